@@ -73,8 +73,8 @@ export const work = (
       failures = done ? 0 : failures + 1
       const pauseMillis = done ? resyncMillis : Math.min(firstRetryMillis * 2 ** (failures - 1), resyncMillis)
       if (full || !done) dueMillis = (yield* monotonicMillis) + pauseMillis
-      // The Engine sends the event of a network before its lists show the change.
-      for (const id of new Set(batch.flatMap(rewiredContainer)))
+      // The Engine sends the event of a network or a pause before its lists show the change.
+      for (const id of new Set(batch.flatMap(unsettledContainer)))
         yield* Effect.ignore(engine?.settled(id) ?? Effect.void).pipe(
           Effect.andThen(Queue.offer(events, { _tag: "Changed", id, action: "settled" })),
           Effect.forkChild
@@ -203,8 +203,10 @@ const listedOf = Effect.fnUntraced(function* (owners: ReadonlySet<string>) {
   return all.flat()
 })
 
-const rewiredContainer = (event: WatchEvent): ReadonlyArray<string> =>
-  event._tag === "Changed" && (event.action === "connect" || event.action === "disconnect") ? [event.id] : []
+const unsettledContainer = (event: WatchEvent): ReadonlyArray<string> =>
+  event._tag === "Changed" && beforeLists.has(event.action) ? [event.id] : []
+
+const beforeLists = new Set(["connect", "disconnect", "pause", "unpause"])
 
 const failureText = (cause: Cause.Cause<EngineError | InterfaceError | DriverError>): string => {
   const error = Option.getOrUndefined(Cause.findErrorOption(cause))

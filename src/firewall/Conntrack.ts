@@ -61,11 +61,12 @@ export class Conntrack extends Context.Service<
      *
      * UDP flows are gone when this returns, and so are connections from sources outside a `narrowed` frontend's
      * list; a later packet of either end does not revive these connections. Any other TCP or SCTP connection ends
-     * with its backend and is left alone, with two exceptions, in which a client's retransmissions would be lost for
-     * minutes or days: one whose first packet arrived between two changes and was neither redirected nor answered,
-     * and one that is redirected to another backend than the frontend's current one, which may have vanished without
-     * an end. These are forgotten within two seconds, before the second retransmission. After a failure some flows
-     * may be gone.
+     * with its backend and is left alone, with three exceptions, in which a client's retransmissions would be lost for
+     * seconds, minutes or days: one whose first packet arrived between two changes and was neither redirected nor
+     * answered, one that was not redirected and was reset, such as by the relay while no backend was ready, and one
+     * that is redirected to another backend than the frontend's current one, which may have vanished without an end.
+     * These are forgotten within two seconds, before the second retransmission. After a failure some flows may be
+     * gone.
      */
     readonly flush: (frontends: ReadonlyArray<FlowFrontend>) => Effect.Effect<void, ConntrackError>
     /**

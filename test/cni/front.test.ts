@@ -16,7 +16,15 @@ import { Driver } from "../../src/protocol/Driver.ts"
 import type { Need } from "../lab/Capabilities.ts"
 import { testNeeding } from "../lab/describeLab.ts"
 import { seed } from "../property/seed.ts"
-import { bridgeResult, cniByFront, cniFront, configText, pathOf, portMappings } from "../support/cni.ts"
+import {
+  bridgeResult,
+  cniByFront,
+  cniByFrontAt,
+  cniFront,
+  configText,
+  pathOf,
+  portMappings
+} from "../support/cni.ts"
 import { type RunOptions, run } from "../support/command.ts"
 import { granting } from "../support/drivers.ts"
 import { socketFor, temporaryFolder } from "../support/socket.ts"
@@ -59,13 +67,6 @@ const start = (env: NodeJS.ProcessEnv, config: object, command: ReadonlyArray<st
     input: configText(config),
     env: { CNI_COMMAND: "ADD", CNI_CONTAINERID: "c1", CNI_NETNS: "/ns", CNI_IFNAME: "eth0", ...env }
   } satisfies RunOptions)
-
-const usually = `
-mount -t tmpfs none /run
-mkdir -p /run/docker/plugins
-ln -s "$1" /run/docker/plugins/portmapper.sock
-PATH=$2 exec "$3"
-`
 
 /** Sends this to each client and nothing else; returns the number of clients. */
 const saying = Effect.fnUntraced(function* (text: string) {
@@ -179,19 +180,8 @@ describe("the running plugin gets the execution", () => {
     "at the default socket where the configuration names none, if the user owns it",
     Effect.gen(function* () {
       const socket = yield* socketFor(granting, { handlers })
-      const path = yield* withNode("curl")
       const asked = network({})
-      const usual = start({}, asked, [
-        "unshare",
-        "--mount",
-        "sh",
-        "-ec",
-        usually,
-        "sh",
-        socket,
-        path,
-        cniFront
-      ])
+      const usual = cniByFrontAt(yield* withNode("curl"), socket)("ADD", asked)
       assert.deepStrictEqual(yield* usual, published)
       Fs.chownSync(socket, 1, 1)
       assert.deepStrictEqual(yield* usual, byNode("ADD", asked))
@@ -233,7 +223,7 @@ describe("Node gets the execution, stdin included", () => {
   test(
     "unless there is no Node either: then it fails as without a plugin",
     Effect.gen(function* () {
-      const cni = cniByFront(yield* pathOf("cat", "curl"))
+      const cni = cniByFrontAt(yield* pathOf("cat", "curl"))
       const details = "start it: systemctl start portmapper, or portmapper serve"
       for (const [command, socket, code, where] of [
         ["ADD", "/nonexistent/é 1.sock", 11, " on /nonexistent/é 1.sock"],
@@ -244,7 +234,8 @@ describe("Node gets the execution, stdin included", () => {
         const msg = `no portmapper answers${where}, and node is not in PATH, which would wait for it`
         assert.deepStrictEqual([status, JSON.parse(stdout)], [1, { cniVersion: "1.0.0", code, msg, details }])
       }
-    })
+    }),
+    ["curl", "mounts"]
   )
 
   test(
@@ -298,18 +289,19 @@ describe("Node gets the execution, stdin included", () => {
     "where the plugin reads another socket in the configuration than the front did",
     Effect.gen(function* () {
       const socket = yield* socketFor(granting, { handlers })
-      const cni = cniByFront(yield* withNode("curl"))
+      const cni = cniByFrontAt(yield* withNode("curl"), socket)
       // The last of equal keys counts, and this is its other spelling.
       const text = configText(network({ socket })).replace(/}$/, ',"sock\\u0065t":"/run/other.sock"}')
       assert.strictEqual((yield* cni("ADD", text)).stdout, `${program}|ADD|${text}\n`)
-    })
+    }),
+    ["curl", "mounts"]
   )
 
   test(
     "where anything but the configuration itself names a socket, and connects to none",
     Effect.gen(function* () {
       const { connections, socket } = yield* saying(head("200 OK", "application/vnd.portmapper.cni+json"))
-      const cni = cniByFront(yield* withNode("curl"))
+      const cni = cniByFrontAt(yield* withNode("curl"))
       const named = { socket }
       for (const fields of [
         { args: { cni: named } },
@@ -341,7 +333,8 @@ describe("Node gets the execution, stdin included", () => {
       ])
         assert.strictEqual((yield* cni("ADD", text)).stdout, `${program}|ADD|${text}\n`)
       assert.strictEqual(connections(), 0)
-    })
+    }),
+    ["curl", "mounts"]
   )
 
   test(

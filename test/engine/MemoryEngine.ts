@@ -54,6 +54,8 @@ export class MemoryEngine extends Context.Service<
     readonly listed: () => number
     /** Shows a container like this, after an event of this name. */
     readonly alter: (name: string, changed: Partial<Container>, action?: string) => Effect.Effect<void>
+    /** The same, but its lists show it only once someone has waited until the container is settled. */
+    readonly alterLate: (name: string, changed: Partial<Container>, action: string) => Effect.Effect<void>
     /** The Engine has another id. */
     readonly become: (id: string) => void
     /** The starts and stops that clients asked for, as `start web`. */
@@ -92,6 +94,7 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
     detail: "no process is listening there (is Docker running?)"
   })
   const brokenImage = new EngineError({ where: "memory", reason: "Refused", detail: "the image is broken" })
+  const late = new Map<string, () => void>()
   const asked = <A>(answer: () => A) =>
     Effect.suspend(() => (reachable ? Effect.succeed(answer()) : Effect.fail(unreachable)))
 
@@ -181,7 +184,11 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
         asked(() => images.get(image)),
         (labels) => (unreadable.has(image) ? Effect.fail(brokenImage) : Effect.succeed(labels))
       ),
-    settled: () => asked(() => undefined),
+    settled: (id) =>
+      asked(() => {
+        late.get(id)?.()
+        late.delete(id)
+      }),
     runOf: (id) => asked(() => runOf.get(id)?.toString()),
     start: (id) => changed(id, "start", begin),
     stop: (id) => changed(id, "stop", signalled),
@@ -233,6 +240,16 @@ const make = Effect.fnUntraced(function* ({ networks = [], info = defaultInfo }:
     listed: () => listed,
     alter: (name, changed, action = "health_status") =>
       change(name, action, (container) => ({ ...container, ...changed })),
+    alterLate: (name, changed, action) =>
+      change(name, action, (container) => {
+        const { id } = container
+        late.set(id, () => {
+          const index = containers.findIndex((each) => each.id === id)
+          const now = containers[index]
+          if (now !== undefined) containers[index] = { ...now, ...changed }
+        })
+        return container
+      }),
     become: (other) => {
       id = other
     },

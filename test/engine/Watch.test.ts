@@ -79,6 +79,18 @@ describe("a watch", () => {
       assert.deepStrictEqual(yield* states, [])
     }))
 
+  test("sees a pause that the Engine's lists show only once it is done", () =>
+    Effect.gen(function* () {
+      const engine = yield* MemoryEngine
+      yield* engine.run({ name: "web-1", labels: publish("8080:80", { "portmapper.share": "web" }) })
+      const driver = yield* start()
+      const states = Effect.map(listed(driver), (all) => all.map((line) => line.split(" ").at(-2)))
+      yield* Effect.andThen(engine.alterLate("web-1", { unready: "paused" }, "pause"), settle)
+      assert.deepStrictEqual(yield* states, ["waiting"])
+      yield* Effect.andThen(engine.alterLate("web-1", { unready: undefined }, "unpause"), settle)
+      assert.deepStrictEqual(yield* states, ["live"])
+    }))
+
   test("takes the traffic of a backend that died, also while the Engine still lists it as running", () =>
     Effect.gen(function* () {
       const engine = yield* MemoryEngine

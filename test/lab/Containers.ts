@@ -102,12 +102,15 @@ export const leaveContainer = (
 /** A place with an agent that sends and serves. */
 export type Reached = Pick<Namespace, "agent">
 
+export const pidOf = (dockerd: Dockerd, name: string): Effect.Effect<string, LabError> =>
+  Effect.map(docker(dockerd, ["inspect", "--format={{.State.Pid}}", name]), (text) => text.trim())
+
 /** The network namespace of a running container. */
 export const inContainer = Effect.fnUntraced(function* (
   dockerd: Dockerd,
   name: string
 ): Effect.fn.Return<Reached, LabError, Scope.Scope> {
-  const pid = (yield* docker(dockerd, ["inspect", "--format={{.State.Pid}}", name])).trim()
+  const pid = yield* pidOf(dockerd, name)
   const agent = yield* Effect.acquireRelease(
     Effect.sync(() => agentBy("nsenter", [`--target=${pid}`, "--net", "--"], name)),
     ({ stop }) => stop

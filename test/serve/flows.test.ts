@@ -108,6 +108,25 @@ describeLab("flows of published UDP ports", ["conntrack"], () => {
       })
     )
 
+  for (const share of [{}, { "portmapper.share": "web" }])
+    it.live(
+      `are open for a client that was refused before, by the same port: TCP, ${JSON.stringify(share)}`,
+      () =>
+        Effect.gen(function* () {
+          const { host, client, c1 } = yield* Lab.make()
+          yield* c1.agent.echo({ protocol: "tcp", port: 80 })
+          const plugin = yield* Plugin.start(host)
+          yield* plugin.map(["tcp 0.0.0.0:80 172.31.0.2:80"], share)
+          const backend = { Backend: "172.31.0.2" }
+          assert.strictEqual((yield* plugin.call("Drain", backend)).status, 200)
+          const connect = client.agent.tcp({ host: "10.99.0.1", port: 80, sourcePort: 5000 })
+          assert.strictEqual((yield* connect).outcome, "reset")
+          assert.strictEqual((yield* plugin.call("Undrain", backend)).status, 200)
+          const { outcome, answer } = yield* connect
+          assert.deepStrictEqual([outcome, answer?.who], ["answered", "c1"])
+        })
+    )
+
   it.live("follow the container when its policy changes, and end where they are not admitted any more", () =>
     Effect.gen(function* () {
       const { host, client, c1 } = yield* Lab.make()

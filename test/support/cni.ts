@@ -38,6 +38,17 @@ export const cniByNode = by([process.execPath, cniProgram], {})
 /** `path` is its `PATH` for other programs; see `pathOf`. */
 export const cniByFront = (path: string): Cni => by([cniFront], { PATH: path })
 
+/** The same where this socket is the default one, or none is, whatever the machine runs. Needs `mounts`. */
+export const cniByFrontAt = (path: string, socket = ""): Cni =>
+  by(["unshare", "--mount", "sh", "-ec", ownDefault, "sh", path, cniFront, socket], {})
+
+const ownDefault = `
+mount -t tmpfs none /run
+mkdir -p /run/docker/plugins
+[ -z "$3" ] || ln -s "$3" /run/docker/plugins/portmapper.sock
+PATH=$1 exec "$2"
+`
+
 /** A folder with these programs of this machine and no others. */
 export const pathOf = Effect.fnUntraced(function* (...programs: ReadonlyArray<string>) {
   const folder = yield* temporaryFolder

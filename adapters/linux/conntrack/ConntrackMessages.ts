@@ -72,6 +72,8 @@ export interface Flow {
   readonly id: number
   /** Whether both ends of a TCP connection have closed it. */
   readonly isClosed: boolean
+  /** Whether an end of a TCP connection has reset it. */
+  readonly isReset: boolean
   /** Both are 0 where the kernel's accounting is off. */
   readonly bytesIn: number
   readonly bytesOut: number
@@ -175,6 +177,7 @@ export const readFlow = ({ body }: Message): Flow | undefined => {
         status,
         id,
         isClosed: tcpState >= TCP_CONNTRACK_LAST_ACK,
+        isReset: tcpState === TCP_CONNTRACK_CLOSE,
         bytesIn,
         bytesOut
       }
@@ -239,6 +242,7 @@ const readTuple = (bytes: Uint8Array, tuple: Tuple) =>
 
 /** From here on, both ends have closed: LAST_ACK, TIME_WAIT, CLOSE (nf_conntrack_tcp.h). */
 const TCP_CONNTRACK_LAST_ACK = 6
+const TCP_CONNTRACK_CLOSE = 8
 
 /** 0 for another protocol. */
 const readTcpState = (bytes: Uint8Array): number => {

@@ -47,7 +47,7 @@ const isTo = (
   return isLocal(destination)
 }
 
-const isStale = (frontend: FlowFrontend, { original, reply, status }: Flow): boolean => {
+const isStale = (frontend: FlowFrontend, { isReset, original, reply, status }: Flow): boolean => {
   const { protocol, backend, allow, narrowed, share } = frontend
   if (narrowed) return false
   const isRedirected = (status & IPS_DST_NAT) !== 0
@@ -57,7 +57,8 @@ const isStale = (frontend: FlowFrontend, { original, reply, status }: Flow): boo
     sameOctets(reply.source, backend.address.octets)
   if (share === "left") return protocol === "udp" && isToBackend
   const isElsewhere = share === "joined" ? !isRedirected : backend !== undefined && !isToBackend
-  if (protocol !== "udp") return isRedirected ? isElsewhere : (status & IPS_SEEN_REPLY) === 0
+  // The kernel keeps a reset connection for ten seconds, and lets a new one from the same port go the same way.
+  if (protocol !== "udp") return isRedirected ? isElsewhere : isReset || (status & IPS_SEEN_REPLY) === 0
   return backend === undefined || isElsewhere || !isAllowed(allow, original.source)
 }
 

@@ -92,14 +92,22 @@ describe("a flow that is read", () => {
     assert.deepInclude(read(ports)?.original, { protocol: 6, sourcePort: 5000, destinationPort: 80 })
   })
 
-  it("is closed once both ends of a TCP connection have closed it", () => {
-    const closed = (state: number) =>
+  it("is closed once both ends of a TCP connection have closed it, or one has reset it", () => {
+    const inState = (state: number) =>
       read((writer) => {
         ports(writer)
         nested(writer, [4, 1], () => writer.uint8(1, state))
-      })?.isClosed
+      })
     // ESTABLISHED, CLOSE_WAIT; LAST_ACK, TIME_WAIT, CLOSE.
-    assert.deepStrictEqual([3, 5, 6, 7, 8].map(closed), [false, false, true, true, true])
+    const flows = [3, 5, 6, 7, 8].map(inState)
+    assert.deepStrictEqual(
+      flows.map((flow) => flow?.isClosed),
+      [false, false, true, true, true]
+    )
+    assert.deepStrictEqual(
+      flows.map((flow) => flow?.isReset),
+      [false, false, false, false, true]
+    )
   })
 
   it("has counts beyond 32 bits, and none where the kernel does not count", () => {

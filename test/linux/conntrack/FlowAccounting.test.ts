@@ -14,6 +14,7 @@ const flow = (id: number, bytesIn: number, bytesOut: number, destination = "192.
     family: 2,
     status: 0x2a,
     isClosed: false,
+    isReset: false,
     id,
     bytesIn,
     bytesOut,

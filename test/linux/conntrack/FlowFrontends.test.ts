@@ -34,6 +34,7 @@ const flow = (protocol: "tcp" | "udp", to: string, more: Partial<Flow["original"
   const original = { ...tuple, source: octets("203.0.113.7"), destination: own, sourcePort: 40_000 }
   return {
     isClosed: false,
+    isReset: false,
     family: NFPROTO_IPV4,
     original: { ...original, destinationPort: 8080, ...more },
     reply: {
@@ -71,9 +72,17 @@ describe("a flow to a frontend", () => {
     )
   })
 
-  it("of TCP that is not redirected is stale until it was answered", () => {
+  it("of TCP that is not redirected is stale until it was answered, and once it was reset", () => {
     assert.strictEqual(verdict(frontend("tcp"), flow("tcp", "-")), "stale")
-    assert.strictEqual(verdict(frontend("tcp"), flow("tcp", "-", {}, IPS_SEEN_REPLY)), undefined)
+    for (const at of [frontend("tcp"), frontend("tcp", { share: "joined" })]) {
+      const answered = flow("tcp", "-", {}, IPS_SEEN_REPLY)
+      assert.strictEqual(verdict(at, answered), undefined)
+      assert.strictEqual(verdict(at, { ...answered, isReset: true }), "stale")
+    }
+    assert.strictEqual(
+      verdict(frontend("tcp"), { ...flow("tcp", "172.17.0.2:80"), isReset: true }),
+      undefined
+    )
   })
 
   it("concerns the frontend's protocol, port and local address alone", () => {
