@@ -277,7 +277,7 @@ export class Ledger {
   }
 
   owe(claims: ReadonlyArray<HeldName>): void {
-    this.#returning.push(...claims)
+    this.#returning.push(...claims.filter((claim) => !this.owes(claim)))
   }
 
   /** They have been given back. */
