@@ -55,8 +55,8 @@ export class Ledger {
   #free = 0
   #size = 0
   #outsideBlocks = everyPort()
-  /** Not given back yet. */
-  #returning: Array<HeldName> = []
+  /** Not given back yet. By `epochText`. */
+  readonly #returning = new Map<string, HeldName>()
 
   /** The epoch of the claim with this name, if it has one. */
   epochOf(name: string): number | undefined {
@@ -258,31 +258,31 @@ export class Ledger {
     for (const own of this.#touched) {
       if (isNeeded(own)) continue
       this.remove(own)
-      if (own.claim !== undefined) this.#returning.push(own.claim)
+      if (own.claim !== undefined) this.owe([own.claim])
     }
     this.#emptied = false
     for (const block of this.#spareBlocks()) {
       this.removeBlock(block)
-      this.#returning.push(block.claim)
+      this.owe([block.claim])
     }
   }
 
   /** What this host owes to the others, now. */
   get returning(): ReadonlyArray<HeldName> {
-    return [...this.#returning]
+    return [...this.#returning.values()]
   }
 
-  owes({ name, revision }: HeldName): boolean {
-    return this.#returning.some((each) => each.name === name && each.revision === revision)
+  owes(claim: HeldName): boolean {
+    return this.#returning.has(epochText(claim))
   }
 
   owe(claims: ReadonlyArray<HeldName>): void {
-    this.#returning.push(...claims.filter((claim) => !this.owes(claim)))
+    for (const claim of claims) this.#returning.set(epochText(claim), claim)
   }
 
   /** They have been given back. */
   returned(claims: ReadonlyArray<HeldName>): void {
-    this.#returning = this.#returning.filter((each) => !claims.includes(each))
+    for (const claim of claims) this.#returning.delete(epochText(claim))
   }
 
   /** Empty blocks beyond twice what the host would take next. */
@@ -309,6 +309,8 @@ export class Ledger {
 }
 
 export const keyOf = ({ protocol, port }: ClusterPort): string => `${protocol} ${port}`
+
+const epochText = ({ name, revision }: HeldName): string => `${revision} ${name}`
 
 const everyPort = (): PortSet => {
   const set = new PortSet()
