@@ -241,8 +241,7 @@ export class Ledger {
   hasUnneeded(isNeeded: (port: ClusterPort) => boolean): boolean {
     let isAny = false
     for (const own of this.#touched) {
-      const isFree = own.tickets === 0 && !isNeeded(own)
-      if (isFree) isAny = true
+      if (own.tickets === 0 && this.#isUnneeded(own, isNeeded)) isAny = true
       else if (own.tickets > 0 || this.#isReservedFor(own)) this.#touched.delete(own)
     }
     if (this.#emptied && this.#spareBlocks().length === 0) this.#emptied = false
@@ -256,7 +255,7 @@ export class Ledger {
   take(isNeeded: (port: ClusterPort) => boolean): void {
     if (!this.hasUnneeded(isNeeded)) return
     for (const own of this.#touched) {
-      if (isNeeded(own)) continue
+      if (!this.#isUnneeded(own, isNeeded)) continue
       this.remove(own)
       if (own.claim !== undefined) this.owe([own.claim])
     }
@@ -297,6 +296,12 @@ export class Ledger {
       free -= size
     }
     return spare
+  }
+
+  /** Also what a refused call claimed for a service, where the port is in use for another, or for none. */
+  #isUnneeded(own: OwnPort, isNeeded: (port: ClusterPort) => boolean): boolean {
+    const claimant = this.#reserved.get(own.port)?.get(own.protocol)?.claimant
+    return !isNeeded(own) || (claimant !== undefined && claimant.service !== own.claimant.service)
   }
 
   #isReservedFor({ protocol, port }: ClusterPort): boolean {
