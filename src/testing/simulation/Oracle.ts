@@ -3,15 +3,16 @@
  * with what etcd holds, what hosts record, and what they serve.
  *
  * - `unique`: no two hosts claim one port, and a port is granted on a claim alone.
- * - `kept`: what was answered is recorded until it is unmapped; its claim and its service go on as long as the lease.
+ * - `kept`: what was answered is recorded until it is unmapped, and not any more then; its claim and its service go on as
+ *   long as the lease.
  * - `granted`: once faults have ended, each host grants, and serves what it can; nothing is claimed for nothing.
  */
 import type { ListedMapping } from "../../protocol/Driver.ts"
 import type { Group, PortBinding } from "../../protocol/PortBinding.ts"
 import { endpointText, frontendText } from "../../protocol/PortBinding.ts"
-import { protocolNumber } from "../../protocol/Protocol.ts"
+import { type Protocol, protocolNumber, protocolOfNumber } from "../../protocol/Protocol.ts"
 import type { SimulatedHost } from "./SimulatedHost.ts"
-import { claimText, coverOf, overlapIn, type TruePort, type Truth } from "./Truth.ts"
+import { claimText, coverOf, covers, excluderOf, overlapIn, type TruePort, type Truth } from "./Truth.ts"
 
 export type SimulationRule = "unique" | "kept" | "granted" | "runs"
 
@@ -48,6 +49,7 @@ export class Oracle {
   truth: Truth = { revision: 0, claims: [], hosts: new Map(), leases: new Map() }
   readonly #revoked: ReadonlySet<string>
   readonly #endings = new Map<string, number>()
+  readonly #unmapped = new Set<string>()
   /** The revision at which each host came last. */
   readonly #came = new Map<string, number>()
 
@@ -82,11 +84,21 @@ export class Oracle {
     }
   }
 
-  /** Its call has ended, well or not. */
-  ended(host: SimulatedHost, bindings: ReadonlyArray<PortBinding>, isAnswered: boolean): void {
+  /** Its call has ended, well or not: by then it is recorded, unless something has just struck the host. */
+  ended(
+    host: SimulatedHost,
+    bindings: ReadonlyArray<PortBinding>,
+    isAnswered: boolean,
+    nowMillis: number
+  ): void {
+    const recorded = recordsOf(host)
     for (const binding of bindings) {
       const one = this.published.get(keyOf(host, binding))
-      if (one?.state === "given") one.state = isAnswered ? "answered" : "doubtful"
+      if (one?.state !== "given") continue
+      one.state = isAnswered ? "answered" : "doubtful"
+      one.isRecorded = isAnswered && recorded.get(keyOfBinding(binding)) === "answered"
+      if (isAnswered && !one.isRecorded && host.disturbedMillis < nowMillis)
+        throw new Broken("kept", `${host.name} did not record ${textOf(binding)}, which it answered`)
     }
   }
 
@@ -96,6 +108,7 @@ export class Oracle {
 
   unmapped(one: Published): void {
     this.published.delete(keyOf(one.host, one.binding))
+    this.#unmapped.add(keyOf(one.host, one.binding))
   }
 
   /** After each event. */
@@ -104,12 +117,11 @@ export class Oracle {
     this.#noteEndings(truth)
     this.truth = truth
     if (truth.revision !== before.revision) this.#checkClaims(before)
-    const records = new Map(
-      hosts.map((host) => [
-        host,
-        new Map(host.records.map(({ mapping, state }) => [keyOfRecord(mapping), state]))
-      ])
-    )
+    const records = new Map(hosts.map((host) => [host, recordsOf(host)]))
+    for (const [{ name }, recorded] of records)
+      for (const key of recorded.keys())
+        if (this.#unmapped.has(`${name} ${key}`))
+          throw new Broken("kept", `${name} has a record again of what was unmapped: ${key}`)
     const served = new Map(
       hosts.map((host) => {
         const isQuiet = host.isUp && nowMillis - host.disturbedMillis > recoveryMillis
@@ -193,14 +205,7 @@ export class Oracle {
       if (one.host !== host || one.state !== "answered" || !one.isRecorded) continue
       const mapping = served.get(keyOfBinding(one.binding))
       if (mapping?.state === "live") continue
-      const holder = this.truth.claims.find(
-        (claim) =>
-          claim.host !== host.name &&
-          claim.first <= one.port &&
-          one.port <= claim.last &&
-          (claim.protocol ?? one.protocol) === one.protocol
-      )
-      if (mapping === undefined || holder === undefined)
+      if (mapping === undefined || excluderOf(this.truth, host.name, one) === undefined)
         throw new Broken(
           "granted",
           `${host.name} does not serve ${textOf(one.binding)}, which nobody else has: ${mapping?.reason ?? "it does not list it"}`
@@ -209,35 +214,27 @@ export class Oracle {
   }
 
   #checkNeeded(host: SimulatedHost, listed: ReadonlyArray<ListedMapping>): void {
-    const isAt = (mapping: ListedMapping, first: number, last: number) =>
-      first <= mapping.frontendPort && mapping.frontendPort <= last
+    const ports = new Map(listed.map((mapping) => [mapping, portOfListed(mapping)]))
     const lease = this.truth.hosts.get(host.name)?.leases[0]
     for (const claim of this.truth.claims) {
       if (claim.host !== host.name) continue
       if (claim.lease !== lease)
         throw new Broken("granted", `a claim is not on the lease of its host: ${claimText(claim)}`)
-      const isNeeded = listed.some(
-        (mapping) => mapping.protocol === numberOf(claim.protocol) && isAt(mapping, claim.first, claim.last)
-      )
+      const isNeeded = [...ports.values()].some((port) => covers(claim, port))
       if (claim.protocol !== undefined && !isNeeded)
         throw new Broken("granted", `nobody needs a claim: ${claimText(claim)}`)
     }
-    for (const mapping of listed) {
-      const { state, frontendPort: port, protocol } = mapping
-      const isCovered = this.truth.claims.some(
-        (claim) =>
-          claim.host === host.name &&
-          isAt(mapping, claim.first, claim.last) &&
-          protocol === (numberOf(claim.protocol) ?? protocol)
-      )
-      if (state === "live" && !isCovered)
+    for (const [{ state }, at] of ports)
+      if (state === "live" && coverOf(this.truth, host.name, at) === undefined)
         throw new Broken(
           "granted",
-          `${host.name} serves port ${port} of protocol ${protocol} without a claim`
+          `${host.name} serves ${at.port}/${at.protocol} without a claim; etcd has ${claimsAt(this.truth, at)}`
         )
-    }
   }
 }
+
+const recordsOf = ({ records }: SimulatedHost) =>
+  new Map(records.map(({ mapping, state }) => [keyOfRecord(mapping), state]))
 
 const claimsAt = ({ claims }: Truth, { protocol, port }: TruePort): string => {
   const there = claims.filter(
@@ -246,13 +243,21 @@ const claimsAt = ({ claims }: Truth, { protocol, port }: TruePort): string => {
   return there.length === 0 ? "none on it" : there.map(claimText).join(", ")
 }
 
-const numberOf = (protocol: TruePort["protocol"] | undefined) =>
-  protocol === undefined ? undefined : protocolNumber[protocol]
-
-const portOf = ({ labels }: Group, { entry: { protocol }, port }: PortBinding): TruePort => {
+const serviceOf = (labels: Group["labels"]): string | undefined => {
   const share = labels.get("portmapper.share")
-  return { protocol, port, service: share === undefined ? undefined : `engine ${share}` }
+  return share === undefined ? undefined : `engine ${share}`
 }
+
+const portOf = ({ labels }: Group, { entry: { protocol }, port }: PortBinding): TruePort => ({
+  ...{ protocol, port },
+  service: serviceOf(labels)
+})
+
+const portOfListed = ({ protocol, frontendPort: port, labels }: ListedMapping): TruePort => ({
+  protocol: protocolOfNumber(protocol) as Protocol,
+  port,
+  service: serviceOf(labels)
+})
 
 const textOf = ({ entry: { protocol, host, backend }, port }: PortBinding): string =>
   `${frontendText({ protocol, host, port })} to ${endpointText(backend)}`

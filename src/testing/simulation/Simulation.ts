@@ -177,7 +177,7 @@ class Simulation {
       ended: (end, reason) => {
         if (end !== "answered")
           this.#log(`${call} ${end === "killed" ? "has no answer" : `fails: ${reason}`}`)
-        this.#oracle.ended(host, bindings, end === "answered")
+        this.#judging(() => this.#oracle.ended(host, bindings, end === "answered", this.#schedule.nowMillis))
         if (reason.startsWith("broke:"))
           this.#judging(() => {
             throw new Broken("runs", `${call} ${reason}`)
