@@ -3,7 +3,7 @@
  * has ended. What it serves goes on meanwhile, until it is known that another host has it.
  */
 import { Clock, Duration, Effect, Queue, Random, Result, Stream } from "effect"
-import type { Claimed } from "../ports/PortClaims.ts"
+import type { Claimed, ClusterPort } from "../ports/PortClaims.ts"
 import { cellOf, claimOf, excluderOf, itemOf, portClaim } from "./Cells.ts"
 import type { CellState, ClusterEvent, HeldClaim, Session, Snapshot } from "./ClusterState.ts"
 import type { ClusterError, LeaseLost } from "./Etcd.ts"
@@ -181,8 +181,9 @@ const compare = (
   const ports = new Map<string, HeldClaim>()
   for (const held of own) {
     const item = itemOf(held)
-    if (item._tag === "Port") ports.set(keyOf(item), held)
+    if (item._tag === "Port") ports.set(itemKey(item, item.service), held)
   }
+  const claimOn = (port: OwnPort) => ports.get(itemKey(port, port.claimant.service))
   for (const block of ledger.blocks()) {
     if (own.some(({ name, revision }) => name === block.claim.name && revision === block.claim.revision))
       continue
@@ -201,27 +202,22 @@ const compare = (
           item.first <= at.port &&
           at.port <= item.last &&
           at.claimant.service === undefined &&
-          !ports.has(keyOf(at))
+          claimOn(at) === undefined
       )
     if (covered.length > 0) ledger.addBlock(item, held)
     for (const at of covered) ledger.remove(at)
   }
   const missing: Array<OwnPort> = []
   for (const port of ledger.ports()) {
-    const held = ports.get(keyOf(port))
-    const isSame = held !== undefined && serviceOf(held) === port.claimant.service
-    port.claim = isSame ? held : undefined
-    if (!isSame) missing.push(port)
+    port.claim = claimOn(port)
+    if (port.claim === undefined) missing.push(port)
   }
   // Also claims of calls that a kill cut short before they were recorded.
   ledger.owe(unknownOf(member, there))
   return missing
 }
 
-const serviceOf = (held: HeldClaim): string | undefined => {
-  const item = itemOf(held)
-  return item._tag === "Port" ? item.service : undefined
-}
+const itemKey = (port: ClusterPort, service: string | undefined): string => `${keyOf(port)} ${service ?? ""}`
 
 /** In the order of the cells; at most 64 ports each, since a transaction has a limit. */
 export const byCell = <P extends Claimed>(ports: ReadonlyArray<P>): ReadonlyArray<ReadonlyArray<P>> =>

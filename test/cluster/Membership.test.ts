@@ -143,6 +143,34 @@ describe("a host", () => {
   )
 
   test(
+    "keeps the block of a port that a call has claimed for a service as well",
+    Effect.gen(function* () {
+      const etcd = yield* MemoryEtcd
+      const host = yield* makeHost("a", { ephemeral: { first: 40000, last: 40063 } })
+      yield* TestClock.adjust("1 second")
+      const [binding] = yield* host.map(group("0", [web]))
+      yield* host.map(group("8080", [other], { "portmapper.share": "web", "portmapper.mode": "proxy" }))
+      const before = yield* claimed
+      const [, value = ""] = etcd.entries().find(([key]) => key.endsWith("/tcp.8080.a")) ?? []
+      yield* etcd.connection("a").transact({
+        compare: [],
+        success: [
+          {
+            _tag: "Put",
+            key: `/portmapper/default/cells/0625/tcp.${binding?.port}.a`,
+            value: value.replaceAll("8080", `${binding?.port}`),
+            lease: "1"
+          }
+        ]
+      })
+      yield* host.kill
+      yield* host.start
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* claimed, before)
+    })
+  )
+
+  test(
     "gives back a claim of its own that it knows nothing of, since its answer came too late for a process that ended",
     Effect.gen(function* () {
       const etcd = yield* MemoryEtcd
