@@ -32,6 +32,8 @@ export interface Published extends TruePort {
   state: "given" | "answered" | "doubtful"
   /** Whether the record has it as answered. */
   isRecorded: boolean
+  /** Whether it was in conflict when its host was last asked. */
+  isInConflict: boolean
   /** Of the claim that it was granted on; `undefined` once the host's lease has ended. */
   epoch: number | undefined
 }
@@ -80,7 +82,13 @@ export class Oracle {
       if (there !== undefined && there.state === "answered") continue
       // A claim that came after its lease has ended may be one that the host knows nothing of.
       const epoch = this.endingsOf(host) === endings ? cover?.revision : undefined
-      this.published.set(key, { host, binding, ...at, state: "given", isRecorded: false, epoch })
+      this.published.set(key, {
+        host,
+        binding,
+        ...at,
+        state: "given",
+        ...{ isRecorded: false, isInConflict: false, epoch }
+      })
     }
   }
 
@@ -122,25 +130,28 @@ export class Oracle {
       for (const key of recorded.keys())
         if (this.#unmapped.has(`${name} ${key}`))
           throw new Broken("kept", `${name} has a record again of what was unmapped: ${key}`)
-    const served = new Map(
-      hosts.map((host) => {
-        const isQuiet = host.isUp && nowMillis - host.disturbedMillis > recoveryMillis
-        return [host, isQuiet ? byKey(host.listed) : undefined]
-      })
-    )
+    const listed = new Map(hosts.map((host) => [host, host.isUp ? byKey(host.listed) : undefined]))
     for (const one of this.published.values()) {
       if (one.state !== "answered") continue
       const key = keyOfBinding(one.binding)
-      const recorded = records.get(one.host)?.get(key)
-      if (recorded === "answered") one.isRecorded = true
-      else if (one.isRecorded)
-        throw new Broken("kept", `${one.host.name} has forgotten ${textOf(one.binding)}, which it answered`)
-      const mapping = served.get(one.host)?.get(key)
+      const isQuiet = nowMillis - one.host.disturbedMillis > recoveryMillis
+      const served = listed.get(one.host)
+      const mapping = served?.get(key)
+      if (records.get(one.host)?.get(key) === "answered") one.isRecorded = true
+      else if (one.isRecorded) {
+        if (!one.isInConflict || isQuiet)
+          throw new Broken("kept", `${one.host.name} has forgotten ${textOf(one.binding)}, which it answered`)
+        // Another call got its port, which it could not have back.
+        one.state = "doubtful"
+        continue
+      }
+      if (mapping !== undefined) one.isInConflict = mapping.state === "conflicted"
+      if (served === undefined || !isQuiet) continue
       if (one.epoch === undefined) {
         // Before it is proven a host may have a claim that it knows nothing of, and gives back to claim anew.
         if (mapping?.state === "live" && one.host.status?.mayGrant === true)
           one.epoch = coverOf(truth, one.host.name, one)?.revision
-      } else if (served.get(one.host) !== undefined && one.isRecorded && mapping?.state !== "live")
+      } else if (one.isRecorded && mapping?.state !== "live")
         throw new Broken(
           "kept",
           `${one.host.name} does not serve ${textOf(one.binding)}, whose claim is its own: ${mapping?.reason ?? "it does not list it"}`
