@@ -28,6 +28,7 @@ export class Broken extends Error {
 export interface Published extends TruePort {
   readonly host: SimulatedHost
   readonly binding: PortBinding
+  readonly givenMillis: number
   /** `doubtful`: its call, or an unmapping, has not ended well; it may be there or not. */
   state: "given" | "answered" | "doubtful"
   /** Whether the record has it as answered. */
@@ -41,6 +42,7 @@ export interface Published extends TruePort {
 export interface Answer {
   readonly group: Group
   readonly bindings: ReadonlyArray<PortBinding>
+  readonly nowMillis: number
 }
 
 /** What hosts need to serve again after a fault: retries are a second apart. */
@@ -66,7 +68,12 @@ export class Oracle {
   }
 
   /** A caller sees an answer. `endings`: of the host's lease when the call began. */
-  given(host: SimulatedHost, { group, bindings }: Answer, truth: Truth, endings: number): void {
+  given(
+    host: SimulatedHost,
+    { group, bindings, nowMillis: givenMillis }: Answer,
+    truth: Truth,
+    endings: number
+  ): void {
     this.#noteEndings(truth)
     for (const binding of bindings) {
       if (binding.discarded !== undefined) continue
@@ -83,29 +90,22 @@ export class Oracle {
       // A claim that came after its lease has ended may be one that the host knows nothing of.
       const epoch = this.endingsOf(host) === endings ? cover?.revision : undefined
       this.published.set(key, {
-        host,
-        binding,
-        ...at,
+        ...{ host, binding, givenMillis, ...at },
         state: "given",
         ...{ isRecorded: false, isInConflict: false, epoch }
       })
     }
   }
 
-  /** Its call has ended, well or not: by then it is recorded, unless something has just struck the host. */
-  ended(
-    host: SimulatedHost,
-    bindings: ReadonlyArray<PortBinding>,
-    isAnswered: boolean,
-    nowMillis: number
-  ): void {
+  /** Its call has ended, well or not: by then it is recorded, unless something has struck the host since. */
+  ended(host: SimulatedHost, bindings: ReadonlyArray<PortBinding>, isAnswered: boolean): void {
     const recorded = recordsOf(host)
     for (const binding of bindings) {
       const one = this.published.get(keyOf(host, binding))
       if (one?.state !== "given") continue
       one.state = isAnswered ? "answered" : "doubtful"
       one.isRecorded = isAnswered && recorded.get(keyOfBinding(binding)) === "answered"
-      if (isAnswered && !one.isRecorded && host.disturbedMillis < nowMillis)
+      if (isAnswered && !one.isRecorded && host.disturbedMillis < one.givenMillis)
         throw new Broken("kept", `${host.name} did not record ${textOf(binding)}, which it answered`)
     }
   }
