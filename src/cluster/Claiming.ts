@@ -1,7 +1,7 @@
 /** Claims and gives them back. What became of a claim whose reply was lost is `Doubts`'. */
 import { type Duration, Effect, Exit } from "effect"
 import { type ClusterKeys, cellState, claimText } from "./ClusterKeys.ts"
-import type { Claim, ClaimOutcome, HeldClaim, HeldName, SeenCell, Session } from "./ClusterState.ts"
+import type { Claim, ClaimOutcome, HeldName, SeenCell, Session } from "./ClusterState.ts"
 import { type Doubt, made, makeDoubts } from "./Doubts.ts"
 import {
   ClusterError,
@@ -25,15 +25,10 @@ export const makeClaiming = Effect.fnUntraced(function* (
   keys: ClusterKeys,
   patience: Duration.Duration
 ) {
-  /** By `epochOf`; a request that failed may still be carried out. */
-  const leaving = new Set<string>()
-
   const release = Effect.fn("ClusterStore.release")(function* (claims: ReadonlyArray<HeldName>) {
     for (let start = 0; start < claims.length; start += releasesAtOnce) {
-      const part = claims.slice(start, start + releasesAtOnce)
-      for (const each of part) leaving.add(epochOf(each))
-      yield* transactOnNoLease(etcd, { compare: [], success: part.map((each) => releaseOne(keys, each)) })
-      for (const each of part) leaving.delete(epochOf(each))
+      const success = claims.slice(start, start + releasesAtOnce).map((claim) => releaseOne(keys, claim))
+      yield* transactOnNoLease(etcd, { compare: [], success })
     }
   })
 
@@ -74,15 +69,17 @@ export const makeClaiming = Effect.fnUntraced(function* (
   ) {
     const key = keys.claim(cell, name)
     const { succeeded } = yield* etcd.transact({
-      compare: [{ _tag: "CreateRevision", key, is: revision }],
+      compare: [
+        { _tag: "CreateRevision", key, is: revision },
+        // A request that arrives late would take it back from the lease of a successor.
+        { _tag: "Lease", key, is: lease }
+      ],
       success: [{ _tag: "Put", key, value: claimText(host, value), lease }]
     })
     return succeeded
   })
 
-  const isLeaving = (held: HeldClaim): boolean => leaving.has(epochOf(held)) || doubts.isOf(held)
-
-  return { claim, release, isLeaving, update, readCell }
+  return { claim, isDoubtful: doubts.isOf, release, update, readCell }
 })
 
 const claimAll = (
@@ -113,8 +110,6 @@ const claimAll = (
     failure: [read]
   }
 }
-
-const epochOf = ({ name, revision }: HeldName): string => `${revision} ${name}`
 
 const releaseOne = (keys: ClusterKeys, { cell, name, revision }: HeldName): Operation => {
   const key = keys.claim(cell, name)

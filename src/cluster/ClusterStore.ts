@@ -74,19 +74,16 @@ export class ClusterStore extends Context.Service<
       seen: SeenCell,
       claims: ReadonlyArray<Claim>
     ) => Effect.Effect<ClaimOutcome, ClusterError | LeaseLost>
+    /** Whether this is a claim of which the store has yet to find out, and which it gives back then. */
+    readonly isDoubtful: (claim: HeldClaim) => boolean
     /**
      * Gives claims back, those alone that have the same revision: what was claimed anew under the same name stays.
      * Does nothing for one that is gone. After a failure some may still be held; it may be called again.
      */
     readonly release: (claims: ReadonlyArray<HeldName>) => Effect.Effect<void, ClusterError>
     /**
-     * Whether this claim may go at any time: it was to be given back, or its reply was lost, and it is not known yet what
-     * became of that. A host that wants it claims it anew.
-     */
-    readonly isLeaving: (claim: HeldClaim) => boolean
-    /**
      * Changes the value of a claim that the session holds, which keeps its revision; moves no cell. Returns false, and does
-     * nothing, where the claim is gone.
+     * nothing, where the claim is gone, or has moved to another lease.
      */
     readonly update: (
       session: Session,

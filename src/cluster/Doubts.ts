@@ -71,7 +71,7 @@ export const makeDoubts = Effect.fnUntraced(function* (
         isDoubtful.openUnsafe()
       }),
     /** Whether one of them is about this claim. */
-    isOf: (held: HeldClaim) =>
+    isOf: (held: HeldClaim): boolean =>
       [...doubts].some((doubt) => doubt.cell === held.cell && made(doubt, { claims: [held] }).length > 0),
     /** Why the last attempt to settle one failed. */
     trouble: () => trouble,

@@ -55,8 +55,8 @@ export class Ledger {
   #free = 0
   #size = 0
   #outsideBlocks = everyPort()
-  /** Not given back yet. */
-  #returning: Array<HeldName> = []
+  /** Not given back yet. By `epochText`. */
+  readonly #returning = new Map<string, HeldName>()
 
   /** The epoch of the claim with this name, if it has one. */
   epochOf(name: string): number | undefined {
@@ -241,8 +241,7 @@ export class Ledger {
   hasUnneeded(isNeeded: (port: ClusterPort) => boolean): boolean {
     let isAny = false
     for (const own of this.#touched) {
-      const isFree = own.tickets === 0 && !isNeeded(own)
-      if (isFree) isAny = true
+      if (own.tickets === 0 && this.#isUnneeded(own, isNeeded)) isAny = true
       else if (own.tickets > 0 || this.#isReservedFor(own)) this.#touched.delete(own)
     }
     if (this.#emptied && this.#spareBlocks().length === 0) this.#emptied = false
@@ -256,33 +255,33 @@ export class Ledger {
   take(isNeeded: (port: ClusterPort) => boolean): void {
     if (!this.hasUnneeded(isNeeded)) return
     for (const own of this.#touched) {
-      if (isNeeded(own)) continue
+      if (!this.#isUnneeded(own, isNeeded)) continue
       this.remove(own)
-      if (own.claim !== undefined) this.#returning.push(own.claim)
+      if (own.claim !== undefined) this.owe([own.claim])
     }
     this.#emptied = false
     for (const block of this.#spareBlocks()) {
       this.removeBlock(block)
-      this.#returning.push(block.claim)
+      this.owe([block.claim])
     }
   }
 
   /** What this host owes to the others, now. */
   get returning(): ReadonlyArray<HeldName> {
-    return [...this.#returning]
+    return [...this.#returning.values()]
   }
 
-  owes({ name, revision }: HeldName): boolean {
-    return this.#returning.some((each) => each.name === name && each.revision === revision)
+  owes(claim: HeldName): boolean {
+    return this.#returning.has(epochText(claim))
   }
 
   owe(claims: ReadonlyArray<HeldName>): void {
-    this.#returning.push(...claims)
+    for (const claim of claims) this.#returning.set(epochText(claim), claim)
   }
 
   /** They have been given back. */
   returned(claims: ReadonlyArray<HeldName>): void {
-    this.#returning = this.#returning.filter((each) => !claims.includes(each))
+    for (const claim of claims) this.#returning.delete(epochText(claim))
   }
 
   /** Empty blocks beyond twice what the host would take next. */
@@ -299,6 +298,12 @@ export class Ledger {
     return spare
   }
 
+  /** Also what a refused call claimed for a service, where the port is in use for another, or for none. */
+  #isUnneeded(own: OwnPort, isNeeded: (port: ClusterPort) => boolean): boolean {
+    const claimant = this.#reserved.get(own.port)?.get(own.protocol)?.claimant
+    return !isNeeded(own) || (claimant !== undefined && claimant.service !== own.claimant.service)
+  }
+
   #isReservedFor({ protocol, port }: ClusterPort): boolean {
     return this.#reserved.get(port)?.get(protocol)?.claimant !== undefined
   }
@@ -309,6 +314,8 @@ export class Ledger {
 }
 
 export const keyOf = ({ protocol, port }: ClusterPort): string => `${protocol} ${port}`
+
+const epochText = ({ name, revision }: HeldName): string => `${revision} ${name}`
 
 const everyPort = (): PortSet => {
   const set = new PortSet()

@@ -166,7 +166,8 @@ export const claimIn = <E>(
         if (decided.success.length === 0) return
         if (own.length > 0) {
           // A claim of ours that the ledger doesn't have has another epoch than the one to come.
-          yield* noting(member, store.release(own))
+          member.ledger.owe(own)
+          yield* giveBack(member)
           isFresh = false
           continue
         }

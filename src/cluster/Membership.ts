@@ -3,7 +3,7 @@
  * has ended. What it serves goes on meanwhile, until it is known that another host has it.
  */
 import { Clock, Duration, Effect, Queue, Random, Result, Stream } from "effect"
-import type { Claimed } from "../ports/PortClaims.ts"
+import type { Claimed, ClusterPort } from "../ports/PortClaims.ts"
 import { cellOf, claimOf, excluderOf, itemOf, portClaim } from "./Cells.ts"
 import type { CellState, ClusterEvent, HeldClaim, Session, Snapshot } from "./ClusterState.ts"
 import type { ClusterError, LeaseLost } from "./Etcd.ts"
@@ -135,13 +135,8 @@ const renewing = Effect.fnUntraced(function* (member: Member, session: Session):
  * carried out after its successor had looked.
  */
 const sweep = (member: Member): Effect.Effect<void> => {
-  const { ledger, replica, options } = member
-  const unknown = () =>
-    member.isProven
-      ? [...replica.claims()].filter(
-          ({ host, name, revision }) => host === options.host && ledger.epochOf(name) !== revision
-        )
-      : []
+  const { ledger, replica } = member
+  const unknown = () => (member.isProven ? unknownOf(member, replica.claims()) : [])
   return Effect.suspend(() =>
     unknown().length === 0
       ? Effect.void
@@ -152,6 +147,10 @@ const sweep = (member: Member): Effect.Effect<void> => {
   )
 }
 
+/** Claims of this host that its ledger does not have. */
+const unknownOf = ({ ledger, options }: Member, claims: Iterable<HeldClaim>): ReadonlyArray<HeldClaim> =>
+  [...claims].filter(({ host, name, revision }) => host === options.host && ledger.epochOf(name) !== revision)
+
 /** Compares the ledger with the store, and claims again what is missing. What another host has by now is lost. */
 const prove = Effect.fnUntraced(function* (
   member: Member,
@@ -159,26 +158,32 @@ const prove = Effect.fnUntraced(function* (
 ): Effect.fn.Return<void, ClusterError | LeaseLost> {
   const missing = yield* betweenClaims(
     member,
-    Effect.map(noting(member, member.store.readAll), (snapshot) => compare(member, snapshot))
+    Effect.map(noting(member, member.store.readAll), (snapshot) => compare(member, session, snapshot))
   )
   for (const part of byCell(missing)) yield* claimAgain(member, session, part)
 })
 
 /** Brings the ledger up to date. Returns the ports that are not claimed any more. */
-const compare = (member: Member, { cells, revision }: Snapshot): ReadonlyArray<OwnPort> => {
+const compare = (
+  member: Member,
+  { lease }: Session,
+  { cells, revision }: Snapshot
+): ReadonlyArray<OwnPort> => {
   const { ledger, replica, options, store } = member
   for (const cell of cells) replica.put({ ...cell, readAt: revision })
   // The watch may be ahead of it.
-  const held = cells.flatMap(({ cell }) =>
-    replica.cell(cell).claims.filter(({ host }) => host === options.host)
+  const there = cells.flatMap(({ cell }) => replica.cell(cell).claims)
+  // Any other claim of this host may go at any time.
+  const own = there.filter(
+    (held) =>
+      held.host === options.host && held.lease === lease && !ledger.owes(held) && !store.isDoubtful(held)
   )
-  const isLeaving = (claim: HeldClaim) => store.isLeaving(claim) || ledger.owes(claim)
-  const own = held.filter((claim) => !isLeaving(claim))
   const ports = new Map<string, HeldClaim>()
   for (const held of own) {
     const item = itemOf(held)
-    if (item._tag === "Port") ports.set(keyOf(item), held)
+    if (item._tag === "Port") ports.set(itemKey(item, item.service), held)
   }
+  const claimOn = (port: OwnPort) => ports.get(itemKey(port, port.claimant.service))
   for (const block of ledger.blocks()) {
     if (own.some(({ name, revision }) => name === block.claim.name && revision === block.claim.revision))
       continue
@@ -188,36 +193,31 @@ const compare = (member: Member, { cells, revision }: Snapshot): ReadonlyArray<O
   }
   for (const held of own) {
     const item = itemOf(held)
-    if (item._tag === "Block" && ledger.epochOf(held.name) === undefined) {
-      ledger.addBlock(item, held)
-      // Ephemeral ports of an earlier life are covered by their block.
-      for (const { claimant, ...at } of ledger.ports())
-        if (
+    if (item._tag !== "Block" || ledger.epochOf(held.name) !== undefined) continue
+    // Ephemeral ports of an earlier life are covered by their block. One without any it may have been giving back.
+    const covered = ledger
+      .ports()
+      .filter(
+        (at) =>
           item.first <= at.port &&
           at.port <= item.last &&
-          claimant.service === undefined &&
-          !ports.has(keyOf(at))
-        )
-          ledger.remove(at)
-    }
+          at.claimant.service === undefined &&
+          claimOn(at) === undefined
+      )
+    if (covered.length > 0) ledger.addBlock(item, held)
+    for (const at of covered) ledger.remove(at)
   }
   const missing: Array<OwnPort> = []
   for (const port of ledger.ports()) {
-    const held = ports.get(keyOf(port))
-    const isSame = held !== undefined && serviceOf(held) === port.claimant.service
-    port.claim = isSame ? held : undefined
-    if (isSame) ports.delete(keyOf(port))
-    else missing.push(port)
+    port.claim = claimOn(port)
+    if (port.claim === undefined) missing.push(port)
   }
   // Also claims of calls that a kill cut short before they were recorded.
-  ledger.owe([...held.filter((claim) => store.isLeaving(claim) && !ledger.owes(claim)), ...ports.values()])
+  ledger.owe(unknownOf(member, there))
   return missing
 }
 
-const serviceOf = (held: HeldClaim): string | undefined => {
-  const item = itemOf(held)
-  return item._tag === "Port" ? item.service : undefined
-}
+const itemKey = (port: ClusterPort, service: string | undefined): string => `${keyOf(port)} ${service ?? ""}`
 
 /** In the order of the cells; at most 64 ports each, since a transaction has a limit. */
 export const byCell = <P extends Claimed>(ports: ReadonlyArray<P>): ReadonlyArray<ReadonlyArray<P>> =>

@@ -51,7 +51,9 @@ export const makeSessions = (etcd: Etcd["Service"], keys: ClusterKeys) => ({
     const leases = (yield* living(etcd, found.record.leases)).map((each) => each.lease)
     const to = yield* etcd.grant(absence)
     const record = { ...found.record, absent: true, leases: [to, ...leases] }
-    const isLeft = yield* moveHost(etcd, keys.host(host), record, to, found.entry.revision)
+    const key = keys.host(host)
+    const begun = yield* writeHost(etcd, key, record, to, found.entry.revision)
+    const isLeft = begun !== undefined && (yield* moveHost(etcd, { key, revision: begun }, record))
     if (!isLeft) return yield* new LeaseLost({ lease })
   }),
 
@@ -82,8 +84,11 @@ const tryOpen = Effect.fnUntraced(function* (
   const others = earlier.map((each) => each.lease).filter((each) => each !== lease)
   const record = { identity, ...(address === undefined ? {} : { address }), leases: [lease, ...others] }
   const meanwhile = others.length === 0 ? lease : (found?.entry.lease ?? lease)
-  const isOurs = yield* moveHost(etcd, keys.host(host), record, meanwhile, found?.entry.revision ?? 0)
-  if (!isOurs && same === undefined) yield* etcd.revoke(lease)
+  const key = keys.host(host)
+  const begun = yield* writeHost(etcd, key, record, meanwhile, found?.entry.revision ?? 0)
+  // Once the record names the lease, a successor may use it.
+  if (begun === undefined && same === undefined) yield* etcd.revoke(lease)
+  const isOurs = begun !== undefined && (yield* moveHost(etcd, { key, revision: begun }, record))
   return isOurs ? { session: { host, lease, ttlMillis }, span } : undefined
 })
 
@@ -102,23 +107,18 @@ const readHost = Effect.fnUntraced(function* (etcd: Etcd["Service"], keys: Clust
   return entry === undefined ? undefined : { entry, record: hostRecord(entry) }
 })
 
-/**
- * Writes the host's key if its revision is still this one, and moves everything to the first of the record's leases; the key
- * hangs on `meanwhile` until then. Returns whether it did.
- */
-const moveHost = Effect.fnUntraced(function* (
-  etcd: Etcd["Service"],
-  key: string,
-  record: HostRecord,
-  meanwhile: LeaseId,
-  revision: number
-) {
+interface HostKey {
+  readonly key: string
+  readonly revision: number
+}
+
+/** Moves everything to the first of the leases of a record that was written. Returns whether nobody has written since. */
+const moveHost = Effect.fnUntraced(function* (etcd: Etcd["Service"], host: HostKey, record: HostRecord) {
   const [to, ...others] = record.leases
   if (to === undefined) return false
-  const begun = yield* writeHost(etcd, key, record, meanwhile, revision)
-  if (begun === undefined || others.length === 0) return begun !== undefined
-  for (const from of others) if (!(yield* moveKeys(etcd, from, to, { key, revision: begun }))) return false
-  const ended = yield* writeHost(etcd, key, { ...record, leases: [to] }, to, begun)
+  if (others.length === 0) return true
+  for (const from of others) if (!(yield* moveKeys(etcd, from, to, host))) return false
+  const ended = yield* writeHost(etcd, host.key, { ...record, leases: [to] }, to, host.revision)
   if (ended !== undefined) for (const from of others) yield* etcd.revoke(from)
   return ended !== undefined
 })
@@ -153,7 +153,7 @@ const moveKeys = Effect.fnUntraced(function* (
   etcd: Etcd["Service"],
   from: LeaseId,
   to: LeaseId,
-  host: { readonly key: string; readonly revision: number }
+  host: HostKey
 ) {
   yield* etcd.keepAlive(from)
   while (true) {

@@ -71,26 +71,7 @@ describe("a claim", () => {
   )
 })
 
-describe("a claim that may go at any time", () => {
-  test(
-    "is one whose release was asked for, until that is known to be done",
-    Effect.gen(function* () {
-      const { memory, a } = yield* twoHosts
-      const { state } = yield* a.claim()
-      const [held] = state.claims as [HeldClaim]
-      assert.isFalse(a.store.isLeaving(held))
-      faults(memory, "a", { requestDelay: Duration.seconds(10) }, lostRequest, lostRequest, lostRequest)
-      const release = yield* Effect.forkChild(Effect.flip(a.store.release([held])))
-      yield* pass(5)
-      yield* Fiber.join(release)
-      memory.setFaults(() => undefined)
-      assert.deepStrictEqual((yield* a.store.readCell("125")).claims, [held])
-      assert.isTrue(a.store.isLeaving(held))
-      yield* a.store.release([held])
-      assert.isFalse(a.store.isLeaving(held))
-    })
-  )
-
+describe("a claim in doubt", () => {
   test(
     "is one whose reply was lost, until it is given back",
     Effect.gen(function* () {
@@ -101,10 +82,26 @@ describe("a claim that may go at any time", () => {
       yield* Fiber.join(claim)
       memory.setFaults(() => undefined)
       const [held] = (yield* a.store.readCell("125")).claims as [HeldClaim]
-      assert.isTrue(a.store.isLeaving(held))
+      assert.isTrue(a.store.isDoubtful(held))
       yield* pass(2)
-      assert.isFalse(a.store.isLeaving(held))
+      assert.isFalse(a.store.isDoubtful(held))
       assert.deepStrictEqual(claims(memory), [])
+    })
+  )
+})
+
+describe("an update", () => {
+  test(
+    "that arrives once the claim has moved to another lease does nothing",
+    Effect.gen(function* () {
+      const { a } = yield* twoHosts
+      const { state } = yield* a.claim()
+      const [held] = state.claims as [HeldClaim]
+      yield* a.store.leave(a.session, Duration.minutes(10))
+      assert.isFalse(yield* a.store.update(a.session, held, "db"))
+      const [left] = (yield* a.store.readCell("125")).claims
+      assert.strictEqual(left?.value, "web")
+      assert.notStrictEqual(left?.lease, a.session.lease)
     })
   )
 })

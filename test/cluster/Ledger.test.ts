@@ -30,6 +30,17 @@ describe("a ledger", () => {
     assert.deepStrictEqual(ledger.returning, [])
   })
 
+  it("owes what a refused call claimed for a service where the port is in use without one", () => {
+    const ledger = new Ledger()
+    ledger.addBlock(block(40000, 40003), claim("block.40000.a", "0625"))
+    ledger.reserve(tcp(40000))
+    const shared = { ...tcp(40000), claimant: { ...claimant, service: "engine web" } }
+    ledger.add(shared, claim("tcp.40000.a", "0625"))
+    ledger.take(() => true)
+    assert.isTrue(ledger.covers(tcp(40000)))
+    assert.deepStrictEqual(ledger.returning, [claim("tcp.40000.a", "0625")])
+  })
+
   it("counts the calls that want a port anew where another host had it meanwhile", () => {
     const ledger = new Ledger()
     const [before, after] = [new Set<OwnPort>(), new Set<OwnPort>()]

@@ -109,6 +109,68 @@ describe("a host", () => {
   )
 
   test(
+    "gives out no port of a block that the process before it may be giving back",
+    Effect.gen(function* () {
+      const etcd = yield* MemoryEtcd
+      const ephemeral = { first: 40000, last: 40063 }
+      const host = yield* makeHost("a", { ephemeral })
+      yield* TestClock.adjust("1 second")
+      const mapped = yield* Effect.forEach(Array.from({ length: 20 }), (_, number) =>
+        host.map(group("0", [`tcp 0.0.0.0 172.17.0.${number}:80`]))
+      )
+      yield* TestClock.adjust("3 seconds")
+      etcd.setFaults((_, operation) =>
+        operation === "transact" ? { requestDelay: Duration.seconds(4) } : undefined
+      )
+      yield* Effect.forkChild(host.unmap(mapped.flat()))
+      yield* TestClock.adjust("1500 millis")
+      etcd.setFaults(() => undefined)
+      yield* host.kill
+      yield* host.start
+      yield* TestClock.adjust("1 second")
+      const [binding] = yield* host.map(group("0", [web]))
+      const covering = Effect.map(claimed, (all) =>
+        all.filter((each) => {
+          const [, first, last] = /(\d+)-(\d+)$/.exec(each) ?? []
+          return Number(first) <= Number(binding?.port) && Number(binding?.port) <= Number(last)
+        })
+      )
+      const before = yield* covering
+      assert.strictEqual(before.length, 1)
+      yield* TestClock.adjust("3 seconds")
+      assert.deepStrictEqual(yield* covering, before)
+    })
+  )
+
+  test(
+    "keeps the block of a port that a call has claimed for a service as well",
+    Effect.gen(function* () {
+      const etcd = yield* MemoryEtcd
+      const host = yield* makeHost("a", { ephemeral: { first: 40000, last: 40063 } })
+      yield* TestClock.adjust("1 second")
+      const [binding] = yield* host.map(group("0", [web]))
+      yield* host.map(group("8080", [other], { "portmapper.share": "web", "portmapper.mode": "proxy" }))
+      const before = yield* claimed
+      const [, value = ""] = etcd.entries().find(([key]) => key.endsWith("/tcp.8080.a")) ?? []
+      yield* etcd.connection("a").transact({
+        compare: [],
+        success: [
+          {
+            _tag: "Put",
+            key: `/portmapper/default/cells/0625/tcp.${binding?.port}.a`,
+            value: value.replaceAll("8080", `${binding?.port}`),
+            lease: "1"
+          }
+        ]
+      })
+      yield* host.kill
+      yield* host.start
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* claimed, before)
+    })
+  )
+
+  test(
     "gives back a claim of its own that it knows nothing of, since its answer came too late for a process that ended",
     Effect.gen(function* () {
       const etcd = yield* MemoryEtcd

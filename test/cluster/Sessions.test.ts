@@ -51,4 +51,25 @@ describe("a host", () => {
       )
     })
   )
+
+  test(
+    "ends no lease that a successor may have found in its record",
+    Effect.gen(function* () {
+      const { memory, a } = yield* twoHosts
+      const { state } = yield* a.claim()
+      const options = { host: "a", identity: "a", ttl: Duration.minutes(1) }
+      // It reads, writes and moves.
+      faults(memory, "a", {}, {}, { requestDelay: Duration.millis(500) })
+      const late = yield* Effect.forkChild(a.store.open(options))
+      yield* pass(0.1)
+      const { session } = yield* a.store.open(options)
+      yield* pass(1)
+      assert.deepStrictEqual((yield* Fiber.join(late)).session, session)
+      const cell = yield* a.store.readCell("125")
+      assert.deepStrictEqual(
+        cell.claims,
+        state.claims.map((claim) => ({ ...claim, lease: session.lease }))
+      )
+    })
+  )
 })

@@ -3,15 +3,16 @@
  * with what etcd holds, what hosts record, and what they serve.
  *
  * - `unique`: no two hosts claim one port, and a port is granted on a claim alone.
- * - `kept`: what was answered is recorded until it is unmapped; its claim and its service go on as long as the lease.
+ * - `kept`: what was answered is recorded until it is unmapped, and not any more then; its claim and its service go on as
+ *   long as the lease.
  * - `granted`: once faults have ended, each host grants, and serves what it can; nothing is claimed for nothing.
  */
 import type { ListedMapping } from "../../protocol/Driver.ts"
 import type { Group, PortBinding } from "../../protocol/PortBinding.ts"
 import { endpointText, frontendText } from "../../protocol/PortBinding.ts"
-import { protocolNumber } from "../../protocol/Protocol.ts"
+import { type Protocol, protocolNumber, protocolOfNumber } from "../../protocol/Protocol.ts"
 import type { SimulatedHost } from "./SimulatedHost.ts"
-import { claimText, coverOf, overlapIn, type TruePort, type Truth } from "./Truth.ts"
+import { claimText, coverOf, covers, excluderOf, overlapIn, type TruePort, type Truth } from "./Truth.ts"
 
 export type SimulationRule = "unique" | "kept" | "granted" | "runs"
 
@@ -27,10 +28,13 @@ export class Broken extends Error {
 export interface Published extends TruePort {
   readonly host: SimulatedHost
   readonly binding: PortBinding
+  readonly givenMillis: number
   /** `doubtful`: its call, or an unmapping, has not ended well; it may be there or not. */
   state: "given" | "answered" | "doubtful"
   /** Whether the record has it as answered. */
   isRecorded: boolean
+  /** Whether it was in conflict when its host was last asked. */
+  isInConflict: boolean
   /** Of the claim that it was granted on; `undefined` once the host's lease has ended. */
   epoch: number | undefined
 }
@@ -38,6 +42,7 @@ export interface Published extends TruePort {
 export interface Answer {
   readonly group: Group
   readonly bindings: ReadonlyArray<PortBinding>
+  readonly nowMillis: number
 }
 
 /** What hosts need to serve again after a fault: retries are a second apart. */
@@ -48,6 +53,7 @@ export class Oracle {
   truth: Truth = { revision: 0, claims: [], hosts: new Map(), leases: new Map() }
   readonly #revoked: ReadonlySet<string>
   readonly #endings = new Map<string, number>()
+  readonly #unmapped = new Set<string>()
   /** The revision at which each host came last. */
   readonly #came = new Map<string, number>()
 
@@ -62,7 +68,12 @@ export class Oracle {
   }
 
   /** A caller sees an answer. `endings`: of the host's lease when the call began. */
-  given(host: SimulatedHost, { group, bindings }: Answer, truth: Truth, endings: number): void {
+  given(
+    host: SimulatedHost,
+    { group, bindings, nowMillis: givenMillis }: Answer,
+    truth: Truth,
+    endings: number
+  ): void {
     this.#noteEndings(truth)
     for (const binding of bindings) {
       if (binding.discarded !== undefined) continue
@@ -78,15 +89,24 @@ export class Oracle {
       if (there !== undefined && there.state === "answered") continue
       // A claim that came after its lease has ended may be one that the host knows nothing of.
       const epoch = this.endingsOf(host) === endings ? cover?.revision : undefined
-      this.published.set(key, { host, binding, ...at, state: "given", isRecorded: false, epoch })
+      this.published.set(key, {
+        ...{ host, binding, givenMillis, ...at },
+        state: "given",
+        ...{ isRecorded: false, isInConflict: false, epoch }
+      })
     }
   }
 
-  /** Its call has ended, well or not. */
+  /** Its call has ended, well or not: by then it is recorded, unless something has struck the host since. */
   ended(host: SimulatedHost, bindings: ReadonlyArray<PortBinding>, isAnswered: boolean): void {
+    const recorded = recordsOf(host)
     for (const binding of bindings) {
       const one = this.published.get(keyOf(host, binding))
-      if (one?.state === "given") one.state = isAnswered ? "answered" : "doubtful"
+      if (one?.state !== "given") continue
+      one.state = isAnswered ? "answered" : "doubtful"
+      one.isRecorded = isAnswered && recorded.get(keyOfBinding(binding)) === "answered"
+      if (isAnswered && !one.isRecorded && host.disturbedMillis < one.givenMillis)
+        throw new Broken("kept", `${host.name} did not record ${textOf(binding)}, which it answered`)
     }
   }
 
@@ -96,6 +116,7 @@ export class Oracle {
 
   unmapped(one: Published): void {
     this.published.delete(keyOf(one.host, one.binding))
+    this.#unmapped.add(keyOf(one.host, one.binding))
   }
 
   /** After each event. */
@@ -104,31 +125,33 @@ export class Oracle {
     this.#noteEndings(truth)
     this.truth = truth
     if (truth.revision !== before.revision) this.#checkClaims(before)
-    const records = new Map(
-      hosts.map((host) => [
-        host,
-        new Map(host.records.map(({ mapping, state }) => [keyOfRecord(mapping), state]))
-      ])
-    )
-    const served = new Map(
-      hosts.map((host) => {
-        const isQuiet = host.isUp && nowMillis - host.disturbedMillis > recoveryMillis
-        return [host, isQuiet ? byKey(host.listed) : undefined]
-      })
-    )
+    const records = new Map(hosts.map((host) => [host, recordsOf(host)]))
+    for (const [{ name }, recorded] of records)
+      for (const key of recorded.keys())
+        if (this.#unmapped.has(`${name} ${key}`))
+          throw new Broken("kept", `${name} has a record again of what was unmapped: ${key}`)
+    const listed = new Map(hosts.map((host) => [host, host.isUp ? byKey(host.listed) : undefined]))
     for (const one of this.published.values()) {
       if (one.state !== "answered") continue
       const key = keyOfBinding(one.binding)
-      const recorded = records.get(one.host)?.get(key)
-      if (recorded === "answered") one.isRecorded = true
-      else if (one.isRecorded)
-        throw new Broken("kept", `${one.host.name} has forgotten ${textOf(one.binding)}, which it answered`)
-      const mapping = served.get(one.host)?.get(key)
+      const isQuiet = nowMillis - one.host.disturbedMillis > recoveryMillis
+      const served = listed.get(one.host)
+      const mapping = served?.get(key)
+      if (records.get(one.host)?.get(key) === "answered") one.isRecorded = true
+      else if (one.isRecorded) {
+        if (!one.isInConflict || isQuiet)
+          throw new Broken("kept", `${one.host.name} has forgotten ${textOf(one.binding)}, which it answered`)
+        // Another call got its port, which it could not have back.
+        one.state = "doubtful"
+        continue
+      }
+      if (mapping !== undefined) one.isInConflict = mapping.state === "conflicted"
+      if (served === undefined || !isQuiet) continue
       if (one.epoch === undefined) {
         // Before it is proven a host may have a claim that it knows nothing of, and gives back to claim anew.
         if (mapping?.state === "live" && one.host.status?.mayGrant === true)
           one.epoch = coverOf(truth, one.host.name, one)?.revision
-      } else if (served.get(one.host) !== undefined && one.isRecorded && mapping?.state !== "live")
+      } else if (one.isRecorded && mapping?.state !== "live")
         throw new Broken(
           "kept",
           `${one.host.name} does not serve ${textOf(one.binding)}, whose claim is its own: ${mapping?.reason ?? "it does not list it"}`
@@ -193,14 +216,7 @@ export class Oracle {
       if (one.host !== host || one.state !== "answered" || !one.isRecorded) continue
       const mapping = served.get(keyOfBinding(one.binding))
       if (mapping?.state === "live") continue
-      const holder = this.truth.claims.find(
-        (claim) =>
-          claim.host !== host.name &&
-          claim.first <= one.port &&
-          one.port <= claim.last &&
-          (claim.protocol ?? one.protocol) === one.protocol
-      )
-      if (mapping === undefined || holder === undefined)
+      if (mapping === undefined || excluderOf(this.truth, host.name, one) === undefined)
         throw new Broken(
           "granted",
           `${host.name} does not serve ${textOf(one.binding)}, which no other host has: ${mapping?.reason ?? "it does not list it"}`
@@ -209,35 +225,27 @@ export class Oracle {
   }
 
   #checkNeeded(host: SimulatedHost, listed: ReadonlyArray<ListedMapping>): void {
-    const isAt = (mapping: ListedMapping, first: number, last: number) =>
-      first <= mapping.frontendPort && mapping.frontendPort <= last
+    const ports = new Map(listed.map((mapping) => [mapping, portOfListed(mapping)]))
     const lease = this.truth.hosts.get(host.name)?.leases[0]
     for (const claim of this.truth.claims) {
       if (claim.host !== host.name) continue
       if (claim.lease !== lease)
         throw new Broken("granted", `a claim is not on the lease of its host: ${claimText(claim)}`)
-      const isNeeded = listed.some(
-        (mapping) => mapping.protocol === numberOf(claim.protocol) && isAt(mapping, claim.first, claim.last)
-      )
+      const isNeeded = [...ports.values()].some((port) => covers(claim, port))
       if (claim.protocol !== undefined && !isNeeded)
         throw new Broken("granted", `no mapping needs a claim: ${claimText(claim)}`)
     }
-    for (const mapping of listed) {
-      const { state, frontendPort: port, protocol } = mapping
-      const isCovered = this.truth.claims.some(
-        (claim) =>
-          claim.host === host.name &&
-          isAt(mapping, claim.first, claim.last) &&
-          protocol === (numberOf(claim.protocol) ?? protocol)
-      )
-      if (state === "live" && !isCovered)
+    for (const [{ state }, at] of ports)
+      if (state === "live" && coverOf(this.truth, host.name, at) === undefined)
         throw new Broken(
           "granted",
-          `${host.name} serves port ${port} of protocol ${protocol} without a claim`
+          `${host.name} serves ${at.port}/${at.protocol} without a claim; etcd has ${claimsAt(this.truth, at)}`
         )
-    }
   }
 }
+
+const recordsOf = ({ records }: SimulatedHost) =>
+  new Map(records.map(({ mapping, state }) => [keyOfRecord(mapping), state]))
 
 const claimsAt = ({ claims }: Truth, { protocol, port }: TruePort): string => {
   const there = claims.filter(
@@ -246,13 +254,21 @@ const claimsAt = ({ claims }: Truth, { protocol, port }: TruePort): string => {
   return there.length === 0 ? "none on it" : there.map(claimText).join(", ")
 }
 
-const numberOf = (protocol: TruePort["protocol"] | undefined) =>
-  protocol === undefined ? undefined : protocolNumber[protocol]
-
-const portOf = ({ labels }: Group, { entry: { protocol }, port }: PortBinding): TruePort => {
+const serviceOf = (labels: Group["labels"]): string | undefined => {
   const share = labels.get("portmapper.share")
-  return { protocol, port, service: share === undefined ? undefined : `engine ${share}` }
+  return share === undefined ? undefined : `engine ${share}`
 }
+
+const portOf = ({ labels }: Group, { entry: { protocol }, port }: PortBinding): TruePort => ({
+  ...{ protocol, port },
+  service: serviceOf(labels)
+})
+
+const portOfListed = ({ protocol, frontendPort: port, labels }: ListedMapping): TruePort => ({
+  protocol: protocolOfNumber(protocol) as Protocol,
+  port,
+  service: serviceOf(labels)
+})
 
 const textOf = ({ entry: { protocol, host, backend }, port }: PortBinding): string =>
   `${frontendText({ protocol, host, port })} to ${endpointText(backend)}`

@@ -171,13 +171,14 @@ class Simulation {
         this.#log(`${call} is answered with port ${answer[0]?.port}`)
         this.#judging(() => {
           const truth = truthOf(this.#world.etcd, this.#oracle.truth)
-          this.#oracle.given(host, { group, bindings: answer }, truth, endings)
+          const { nowMillis } = this.#schedule
+          this.#oracle.given(host, { group, bindings: answer, nowMillis }, truth, endings)
         })
       },
       ended: (end, reason) => {
         if (end !== "answered")
           this.#log(`${call} ${end === "killed" ? "has no answer" : `fails: ${reason}`}`)
-        this.#oracle.ended(host, bindings, end === "answered")
+        this.#judging(() => this.#oracle.ended(host, bindings, end === "answered"))
         if (reason.startsWith("broke:"))
           this.#judging(() => {
             throw new Broken("runs", `${call} ${reason}`)

@@ -68,13 +68,24 @@ export const truthOf = (etcd: MemoryEtcd["Service"], before: Truth | undefined):
 export const coverOf = ({ claims }: Truth, host: string, wanted: TruePort): TrueClaim | undefined =>
   claims.find((claim) => claim.host === host && covers(claim, wanted))
 
-const covers = (
+/** Whether a claim lets its host have this port. */
+export const covers = (
   { protocol, first, last, service }: TrueClaim,
   { protocol: wanted, port, service: wantedService }: TruePort
 ): boolean =>
   first <= port &&
   port <= last &&
   (protocol === undefined ? wantedService === undefined : protocol === wanted && service === wantedService)
+
+/** The claim that keeps the host from this port. */
+export const excluderOf = ({ claims }: Truth, host: string, wanted: TruePort): TrueClaim | undefined => {
+  const { protocol, port, service } = wanted
+  const claim = {
+    ...{ host, protocol, service },
+    ...{ first: port, last: port, revision: 0, lease: undefined }
+  }
+  return claims.find((each) => each.first <= port && port <= each.last && excludes(each, claim))
+}
 
 /** Two claims that can't both be. */
 export const overlapIn = ({ claims }: Truth): readonly [TrueClaim, TrueClaim] | undefined => {
