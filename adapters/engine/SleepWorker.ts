@@ -146,7 +146,7 @@ export class SleepWorker {
     const { offer, state } = this.#options
     const time = Duration.format(Duration.millis(rest.sleepMillis ?? 0))
     return Effect.gen({ self: this }, function* () {
-      yield* Effect.logInfo(`${name}: stopping, since nobody has used it for ${time}`)
+      yield* Effect.logInfo(`${name}: stopping, since it has been unused for ${time}`)
       const result = yield* Effect.result(this.#stopRecorded({ id, name }))
       if (Result.isFailure(result)) state.sleepers.forget(id)
       offer({ _tag: "Stopped", id, why: failureOf(result) })

@@ -35,7 +35,7 @@ export interface OwnBlock extends Block {
 interface Reservation extends ClusterPort {
   claimant: Claimant | undefined
   count: number
-  /** When the others were first told of it. */
+  /** When it was first published. */
   sinceMillis: number | undefined
 }
 

@@ -112,7 +112,7 @@ interface HostKey {
   readonly revision: number
 }
 
-/** Moves everything to the first of the leases of a record that was written. Returns whether nobody has written since. */
+/** Moves everything to the first of the leases of a record that was written. Returns whether it is still as written. */
 const moveHost = Effect.fnUntraced(function* (etcd: Etcd["Service"], host: HostKey, record: HostRecord) {
   const [to, ...others] = record.leases
   if (to === undefined) return false

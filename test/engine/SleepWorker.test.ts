@@ -254,7 +254,7 @@ describe("an unused container", () => {
         yield* TestClock.adjust("1 hour")
         yield* connect()
         assert.deepStrictEqual(steps(), [
-          "web: stopping, since nobody has used it for 10m",
+          "web: stopping, since it has been unused for 10m",
           "web: stopped",
           "web: starting, since a client waits",
           "web: started"
@@ -322,7 +322,7 @@ describe("an unused container", () => {
         engine.onChange("web", Effect.fail(refusal))
         yield* slept
         assert.deepStrictEqual(yield* states, [`172.17.0.99 live: ${refusal.message}`])
-        assert.deepStrictEqual(steps(), ["web: stopping, since nobody has used it for 10m"])
+        assert.deepStrictEqual(steps(), ["web: stopping, since it has been unused for 10m"])
         yield* engine.stopByHand("web")
         yield* settle
         assert.deepStrictEqual(yield* states, [])
