@@ -189,6 +189,25 @@ describe("a standby and the end of the process", () => {
     })
   )
 
+  it.effect("is restored beside what the first one still has at another address", () =>
+    Effect.gen(function* () {
+      const { life } = yield* makeLives
+      const wide = group("8080", ["tcp 0.0.0.0 172.17.0.2:80"])
+      const narrow = group("8080", ["tcp 192.0.2.1 172.17.0.2:80"])
+      const twice = { ...wide, entries: [...wide.entries, ...narrow.entries] }
+      const before = yield* life(
+        Effect.gen(function* () {
+          yield* map(twice, eth0)
+          yield* map(group("8080", ["tcp 0.0.0.0 172.17.1.2:80"]), eth1)
+          yield* unmap(wide)
+          return yield* listed
+        })
+      )
+      assert.deepStrictEqual(before, [`172.17.0.2 ${eth0} live`, `172.17.1.2 ${eth1} live`])
+      assert.deepStrictEqual(yield* life(listed), before)
+    })
+  )
+
   it.effect("has one of the two serving after a kill at any step of a takeover", () =>
     Effect.gen(function* () {
       for (let stop = 1; ; stop++) {

@@ -18,7 +18,7 @@ import { type Capabilities, planAgain, resourcesOf, type Served } from "./Plan.t
 type State = Mappings["Service"]
 
 /** Whether two owners of the form `KIND:CONTAINER/ATTACHMENT` are two attachments of one container. */
-const areOfOneContainer = (one: string, other: string): boolean =>
+export const areOfOneContainer = (one: string, other: string): boolean =>
   one !== other && containerOf(one) !== undefined && containerOf(one) === containerOf(other)
 
 const containerOf = (owner: string): string | undefined => /^([^:/]+:[^/]+)\/./.exec(owner)?.[1]

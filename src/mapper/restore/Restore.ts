@@ -34,7 +34,7 @@ import {
 } from "../model/Mapping.ts"
 import { planAgain, resourcesOf, type Served } from "../plan/Plan.ts"
 import { isMember, respread, servicesOf } from "../plan/Services.ts"
-import { orphansOf, takeFrontend, withFrontend } from "../plan/Standby.ts"
+import { areOfOneContainer, orphansOf, takeFrontend, withFrontend } from "../plan/Standby.ts"
 import { changing, claimantOf, portsInCluster, wantedAgain } from "../steps/PortScope.ts"
 import { recordShares, reshare, rulesOfShares, takeShare } from "../steps/Reshare.ts"
 import { readBack } from "./ReadBack.ts"
@@ -285,15 +285,18 @@ const reserveAgain = Effect.fnUntraced(function* (
 })
 
 /**
- * Passes the holds with the same port and backend as `beside`, since the mappings may have been one group, and those
- * of the same service.
+ * Passes the holds with the same port and backend as `beside`, since the mappings may have been one group, those
+ * of the same service, and of other attachments of its container, one of which may have taken over from it.
  */
 const holdAgain = (context: MapperContext, mapping: Mapping) => {
   const { mappings, allocator } = context
-  const { protocol, host, port, backend, share } = mapping
+  const { protocol, host, port, backend, share, owner } = mapping
   const beside = mappings.colliding(protocol, host, port).flatMap((other): ReadonlyArray<Hold> => {
     const { hold } = other.resources
-    const isBeside = sameBackend(backend, other.mapping.backend) || isMember(other, share?.service)
+    const isBeside =
+      sameBackend(backend, other.mapping.backend) ||
+      isMember(other, share?.service) ||
+      areOfOneContainer(owner, other.mapping.owner)
     return hold !== undefined && isBeside ? [hold] : []
   })
   const claimant = claimantOf(context, mapping)
