@@ -121,6 +121,8 @@ export const openNetlink = (
   const incoming = new Uint8Array(datagramLength)
   const sender = new Uint8Array(sizeOfAddress)
   const senderView = new DataView(sender.buffer)
+  /** The kernel writes the same number back: every netlink address has this size. */
+  const senderLength = C.int32(sizeOfAddress)
   let sequence = 1
   let sendable = sendBuffer
 
@@ -139,7 +141,7 @@ export const openNetlink = (
   const receiveDatagram = (): Uint8Array | number => {
     for (;;) {
       const flags = C.MSG_DONTWAIT | C.MSG_TRUNC
-      const length = libc.recvfrom(fd, incoming, datagramLength, flags, sender, C.int32(sizeOfAddress))
+      const length = libc.recvfrom(fd, incoming, datagramLength, flags, sender, senderLength)
       if (length === -C.EINTR) continue
       if (length < 0) return length
       if (length > datagramLength) return -C.EMSGSIZE

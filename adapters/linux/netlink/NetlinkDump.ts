@@ -42,11 +42,13 @@ export const openDump = Effect.fnUntraced(function* (
   const writer = new MessageWriter()
   const incoming = new Uint8Array(datagramLength)
   const sender = new Uint8Array(addressLength)
+  /** The kernel writes the same number back: every netlink address has this size. */
+  const senderLength = C.int32(addressLength)
   let sequence = 0
 
   const receive = () => {
     const flags = C.MSG_DONTWAIT | C.MSG_TRUNC
-    return libc.recvfromLater(fd, incoming, datagramLength, flags, sender, C.int32(addressLength))
+    return libc.recvfromLater(fd, incoming, datagramLength, flags, sender, senderLength)
   }
 
   const dumpOnce = async (
