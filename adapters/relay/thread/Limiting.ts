@@ -2,7 +2,7 @@
 /** Refuses new connections and flows beyond the limits of their route's frontend. */
 import { LimitState } from "../LimitState.ts"
 import { counterOf, type ServedLimits } from "../ThreadMessages.ts"
-import { openConnections, routeById, type ServedRoute } from "./RouteTable.ts"
+import { openConnections, type ServedRoute } from "./RouteTable.ts"
 import { count, index } from "./ThreadData.ts"
 
 /** Takes the route's new limits. What it has open counts from the first one on. */
@@ -38,13 +38,7 @@ export const enter = (route: ServedRoute, bytes: Uint8Array, offset: number): bo
   return connections === undefined || state.takePlace(connections) || refuse(counterOf.overConnections)
 }
 
-/** Gives back the place of a connection or flow of this route that ended. */
-export const leave = (id: number): void => {
-  const route = routeById(id)
-  if (route !== undefined) leaveRoute(route)
-}
-
-/** The same of a route that may have been removed, and whose limits have not. */
-export const leaveRoute = (route: ServedRoute): void => {
-  countedOpen(route)?.addPlaces(-1)
+/** Gives back the place of a connection or flow that ended. A route without limits any more has given back all of its. */
+export const leave = (route: ServedRoute | undefined): void => {
+  if (route !== undefined) countedOpen(route)?.addPlaces(-1)
 }

@@ -104,7 +104,7 @@ const finish = (end: number): void => {
   discard(other)
   Routes.openConnections[route]!--
   count(route, counterOf.open, -1)
-  leave(route)
+  leave(Routes.routeById(route))
 }
 
 export const onEnd = (fd: number, events: number) => {

@@ -208,7 +208,7 @@ const begin = (route: Routes.ServedRoute, accepted: number, now: number) => {
   const family = Routes.backendFamily(route)
   const backend = spareSocket(family)
   if (!adopt(accepted, kindOf.end, route.id) || backend < 0) {
-    leave(route.id)
+    leave(route)
     return abandonFirst(accepted)
   }
   spares.set(family, -1)

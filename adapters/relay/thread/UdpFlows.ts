@@ -128,8 +128,8 @@ const begin = (bucket: number): number => {
 }
 
 /** -1, for a flow that could not begin. */
-const left = ({ id }: Routes.ServedRoute): number => {
-  leave(id)
+const left = (route: Routes.ServedRoute): number => {
+  leave(route)
   return -1
 }
 
@@ -188,7 +188,7 @@ const endFlow = (fd: number): void => {
   discard(fd)
   if (--flows.size === 0) routesWithFlows.delete(route)
   count(route.id, counterOf.open, -1)
-  leave(route.id)
+  leave(route)
 }
 
 /** A packet came from the client. */

@@ -6,7 +6,7 @@
 import { EPOLLET } from "../EpollEvent.ts"
 import { kindOf } from "../ThreadMessages.ts"
 import { adopt, forget, unwatch, watch } from "./Epoll.ts"
-import { leaveRoute } from "./Limiting.ts"
+import { leave } from "./Limiting.ts"
 import { admitsClient, openConnections, reportWaits, type ServedRoute } from "./RouteTable.ts"
 import { nameBytes, readPeerName } from "./SocketNames.ts"
 import { abandon } from "./TcpConnections.ts"
@@ -28,7 +28,7 @@ export const hasWaiting = (): boolean => clients.size > 0
 /** Lets an accepted client wait, which has its place within the limits. */
 export const wait = (route: ServedRoute, fd: number, now: number): void => {
   if (!adopt(fd, kindOf.waiting, route.id)) {
-    leaveRoute(route)
+    leave(route)
     return
   }
   clients.set(fd, { route, due: now + route.waitMillis })
@@ -105,8 +105,7 @@ export const refuseDue = (now: number): void => {
 }
 
 const refuse = (fd: number): void => {
-  const route = release(fd)
-  if (route !== undefined) leaveRoute(route)
+  leave(release(fd))
   abandon(fd)
 }
 
