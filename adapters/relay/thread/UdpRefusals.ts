@@ -29,8 +29,7 @@ const sockets = new Map<4 | 6, number>()
 
 /** As the kernel does by itself (icmp(7), icmp_msgs_per_sec): packets with forged senders must not make a flood. */
 const mostPerSecond = 1000
-/** The thread's clock starts in second 0. */
-const allowance = { second: -1, left: 0 }
+const allowance = { second: 0, left: mostPerSecond }
 
 /** Whether one more refusal may be reported in this second. */
 export const mayRefuse = (now: number): boolean => {
