@@ -136,21 +136,22 @@ export const layer: Layer.Layer<Conntrack, ConntrackError, Firewall> = Layer.eff
 
     /** How many flows lead to each of these backends. */
     const count = Effect.fnUntraced(function* (backends: ReadonlyArray<FlowBackend>) {
-      const open = new Map<string, number>()
+      const open = new Map<string, Map<number, number>>()
       const byAddress = Map.groupBy(backends, addressKey)
       for (const [key, [first]] of byAddress) {
         if (first === undefined) continue
         const protocol = protocolNumber[first.protocol]
         const { family, octets } = first.backend.address
+        const byPort = new Map<number, number>()
+        open.set(key, byPort)
         yield* dump(flowsAnsweredBy(flowFamily[family], protocol, octets), (message) => {
           const flow = readFlow(message)
           if (flow === undefined || flow.isClosed || flow.reply.protocol !== protocol) return
           const { source, sourcePort } = flow.reply
-          if (!sameOctets(source, octets)) return
-          open.set(`${key} ${sourcePort}`, (open.get(`${key} ${sourcePort}`) ?? 0) + 1)
+          if (sameOctets(source, octets)) byPort.set(sourcePort, (byPort.get(sourcePort) ?? 0) + 1)
         })
       }
-      return backends.map((each) => open.get(`${addressKey(each)} ${each.backend.port}`) ?? 0)
+      return backends.map((each) => open.get(addressKey(each))?.get(each.backend.port) ?? 0)
     })
 
     return Conntrack.of({
