@@ -103,7 +103,7 @@ export const onListener = (listener: number, now: number) => {
     else if (route.isIdle && route.waitMillis === 0) Ends.abandon(accepted)
     else if (!enter(route, bytes, client.at + Routes.addressOffset(route))) Ends.abandon(accepted)
     // Clients that have waited longer go first.
-    else if (route.isIdle || Waiting.isQueued(listener)) Waiting.wait(route, accepted, now)
+    else if (route.isIdle || Waiting.isQueued(route)) Waiting.wait(route, accepted, now)
     else begin(route, accepted, now)
   }
 }
@@ -114,7 +114,7 @@ const turnsAtOnce = 16
 /**
  * Serves the clients that wait at this socket and have a backend now. All of them at once would overflow the queue of a
  * server that was just started, and what the kernel drops there is sent again after seconds: the first one that is not
- * taken at once, where others were, has its turn later, and all behind it.
+ * taken at once, where others were, has its turn later, and all behind it at its frontend.
  */
 export const serveWaiting = (listener: number, now: number): void => {
   let turns = 0

@@ -7,7 +7,7 @@ import { EPOLLET } from "../EpollEvent.ts"
 import { kindOf } from "../ThreadMessages.ts"
 import { adopt, forget, unwatch, watch } from "./Epoll.ts"
 import { leave } from "./Limiting.ts"
-import { admitsClient, openConnections, reportWaits, type ServedRoute } from "./RouteTable.ts"
+import { admitsClient, isSameFrontend, openConnections, reportWaits, type ServedRoute } from "./RouteTable.ts"
 import { nameBytes, readPeerName } from "./SocketNames.ts"
 import { abandon } from "./TcpConnections.ts"
 
@@ -20,8 +20,8 @@ interface Waiting {
 const clients = new Map<number, Waiting>()
 /** How much longer a client may wait for its turn, once there is a backend. */
 const patienceMillis = 30_000
-/** The sockets of those that have a backend, and not their turn yet. */
-const queues = new Set<number>()
+/** For each frontend whose clients have a backend, and not their turn yet, the route that could not take one. */
+const queues = new Set<ServedRoute>()
 
 export const hasWaiting = (): boolean => clients.size > 0
 
@@ -42,8 +42,8 @@ export const wait = (route: ServedRoute, fd: number, now: number): void => {
 export const onWaiting = (fd: number): void => refuse(fd)
 
 /**
- * Takes out the clients that `routeOf` finds a backend for, until `hasTurn` returns false: that one and the others have
- * their turn later. Each has its place still, at the route where it waited.
+ * Takes out the clients that `routeOf` finds a backend for, until `hasTurn` returns false: that one and the others of
+ * its frontend have their turn later. Each has its place still, at the route where it waited.
  */
 export const takeServed = (
   socket: number,
@@ -51,21 +51,27 @@ export const takeServed = (
   hasTurn: (route: ServedRoute) => boolean,
   begin: (route: ServedRoute, fd: number) => void
 ): void => {
-  queues.delete(socket)
+  for (const route of queues) if (route.fd === socket) queues.delete(route)
   for (const [fd, { route }] of clients) {
-    if (route.fd !== socket) continue
+    if (route.fd !== socket || isQueued(route)) continue
     const next = routeOf(fd)
     if (next === undefined) continue
-    if (!hasTurn(next)) return void queues.add(socket)
-    release(fd)
-    begin(next, fd)
+    if (hasTurn(next)) {
+      release(fd)
+      begin(next, fd)
+    } else queues.add(next)
   }
 }
 
 export const hasQueued = (): boolean => queues.size > 0
-export const isQueued = (socket: number): boolean => queues.has(socket)
 /** The sockets with clients that have their turn next. */
-export const queuedSockets = (): ReadonlyArray<number> => [...queues]
+export const queuedSockets = (): ReadonlySet<number> => new Set([...queues].map(({ fd }) => fd))
+
+/** Whether clients of the route's frontend have a backend, and not their turn yet. */
+export const isQueued = (route: ServedRoute): boolean => {
+  for (const queued of queues) if (queued.fd === route.fd && isSameFrontend(queued, route)) return true
+  return false
+}
 
 /**
  * The clients of a route that is closed wait at another route of their frontend, which counts its places in the same
@@ -101,7 +107,7 @@ export const refuseAll = (): void => {
 
 export const refuseDue = (now: number): void => {
   for (const [fd, { due, route }] of clients)
-    if (due + (queues.has(route.fd) ? patienceMillis : 0) <= now) refuse(fd)
+    if (due + (isQueued(route) ? patienceMillis : 0) <= now) refuse(fd)
 }
 
 const refuse = (fd: number): void => {

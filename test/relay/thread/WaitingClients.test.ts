@@ -3,6 +3,9 @@ import { type AddressInfo, createServer, type Socket } from "node:net"
 import { assert, describe } from "@effect/vitest"
 import { Duration, Effect } from "effect"
 import { IpNetwork } from "effect/net"
+import { AF_INET, libc, SOCK_STREAM } from "../../../adapters/linux/Libc.ts"
+import { boundTo, socketAddress } from "../../../adapters/linux/sockets/SocketAddress.ts"
+import { addressUnsafe } from "../../../src/protocol/Address.ts"
 import { Relay } from "../../../src/relay/Relay.ts"
 import { reservePorts } from "../../support/ports.ts"
 import { untilEqual } from "../../support/until.ts"
@@ -199,6 +202,36 @@ describe("clients of a frontend without a backend", () => {
     )
     slow.close()
   })
+
+  relayTest(
+    "serves another frontend of the socket while the queue of this one's server is full",
+    async (world) => {
+      const { socket: open, bind, listen, close } = libc()
+      const server = open(AF_INET, SOCK_STREAM, 0)
+      const name = socketAddress(addressUnsafe("127.0.0.1"), 0, 0)
+      assert.deepStrictEqual([bind(server, name, name.length), listen(server, 1)], [0, 0])
+      const full = boundTo(libc(), server)
+      if (full === undefined) throw new Error("the server has no port")
+      const other = await named(world, "b")
+      const socket = await world.reserve("tcp", "0.0.0.0", free(12))
+      const tcp = { protocol: "tcp", port: free(12), socket } as const
+      const asked = { ...tcp, host: "127.0.0.2", backend: full, idle: true, waitHealthy: long } as const
+      const route = await world.open(asked)
+      await world.open({ ...tcp, host: "127.0.0.3", backend: other })
+      const ask = async (text: string) => {
+        const client = world.dial(free(12), "127.0.0.3")
+        client.write(text)
+        return nextData(client)
+      }
+      for (let client = 0; client < 20; client++) await once(world.dial(free(12), "127.0.0.2"), "connect")
+      // The only thread has then accepted all that came before.
+      assert.strictEqual(await ask("1"), "b got 1")
+      await world.reopen({ ...route, idle: undefined })
+      assert.strictEqual(await ask("2"), "b got 2")
+      close(server)
+    },
+    { maxThreads: 1 }
+  )
 
   relayTest("refuses those who wait once the route lets none wait", async (world) => {
     const backend = endpoint("127.0.0.1", 9)
