@@ -126,6 +126,16 @@ export const namesPorts = (named: Unpublish, hostPort: number, containerPort: nu
   hostPort <= named.ports.last &&
   (containerPortOf(named, hostPort) ?? containerPort) === containerPort
 
+/** Whether it names this address, or the interface whose addresses are followed. */
+export const namesHost = (
+  named: Unpublish,
+  host: Address | undefined,
+  followed: string | undefined
+): boolean =>
+  named.interfaceName === undefined
+    ? hostsOf(named.host).some(({ key }) => key === host?.key)
+    : named.interfaceName === followed
+
 /** The container port that is named with this host port. */
 export const containerPortOf = ({ ports, containerPorts }: Unpublish, hostPort: number): number | undefined =>
   containerPorts && containerPorts.first + (count(containerPorts) === 1 ? 0 : hostPort - ports.first)

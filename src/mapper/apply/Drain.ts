@@ -6,7 +6,7 @@ import { Effect, Result, Schema } from "effect"
 import type { DrainRequest } from "../../protocol/Driver.ts"
 import { followedContainer, followedInterface } from "../../protocol/FollowLabels.ts"
 import type { PortBinding } from "../../protocol/PortBinding.ts"
-import { hostsOf, namesPorts, type Unpublish, unpublishText } from "../../protocol/PublishSyntax.ts"
+import { namesHost, namesPorts, type Unpublish, unpublishText } from "../../protocol/PublishSyntax.ts"
 import { asleepText, isRestingPlace } from "../../protocol/RestingPlace.ts"
 import type { MapperContext } from "../MapperContext.ts"
 import { isConflicted, type Mapping, type MappingEntry, mappingText } from "../model/Mapping.ts"
@@ -92,9 +92,7 @@ const isOfContainer = (mapping: Mapping, text: string): boolean => {
 const isAt = ({ protocol, host, port, backend, labels }: Mapping, asked: Unpublish): boolean =>
   protocol === asked.protocol &&
   namesPorts(asked, port, backend.port) &&
-  (asked.interfaceName === undefined
-    ? hostsOf(asked.host).some(({ key }) => key === host.key)
-    : asked.interfaceName === followedInterface(labels))
+  namesHost(asked, host, followedInterface(labels))
 
 const backendsText = (all: ReadonlyArray<MappingEntry>): string => {
   const texts = all.map(({ mapping }) => {
