@@ -5,7 +5,8 @@ import { type Address, parseAddress } from "../../src/protocol/Address.ts"
 import type { ListedMapping } from "../../src/protocol/Driver.ts"
 import { containerLabel, errorLabel, publishLabel, toLabel } from "../../src/protocol/FollowLabels.ts"
 import { refusalReasons } from "../../src/protocol/Limits.ts"
-import { listedBackend, listedFrontend } from "../../src/protocol/ListedText.ts"
+import { containerName, listedBackend, listedFrontend } from "../../src/protocol/ListedText.ts"
+import { shareLabel } from "../../src/protocol/ServiceName.ts"
 import { age, bytes, count } from "./humanise.ts"
 import { type Column, printable, tableLines } from "./Table.ts"
 
@@ -35,7 +36,7 @@ const troubleText = (row: ListedMapping): ReadonlyArray<string> => {
 }
 
 /** Labels that are shown elsewhere. */
-const unlisted = [errorLabel, containerLabel, idleLabel, "portmapper.share"]
+const unlisted = [errorLabel, containerLabel, idleLabel, shareLabel]
 
 /** Wraps at words; cuts a word longer than a line. Lines after the first are indented. */
 const wrapped = (text: string, width: number): ReadonlyArray<string> => {
@@ -168,8 +169,7 @@ const mayBeEmpty = ["HOST", "CONTAINER", "SLOTS", "OPEN", "IN", "OUT", "REFUSED"
 /** In a list of the cluster. */
 const unknownOfOthers = ["MODE", "CONNS"]
 
-/** Its name, or else its id. */
-const containerText = (container = ""): string => printable(container.replace(/\/[0-9a-f]{12}$/, ""))
+const containerText = (container = ""): string => printable(containerName(container))
 
 /** `12 rate, 3 allow`: how many clients each label refused, if any. */
 const refusedText = ({ refused }: Row): string =>

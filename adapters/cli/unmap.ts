@@ -10,6 +10,7 @@ import { protocolNumber } from "../../src/protocol/Protocol.ts"
 import {
   containerPortOf,
   hostsOf,
+  namesHost,
   namesPorts,
   parseUnpublish,
   type Unpublish,
@@ -159,9 +160,7 @@ const chosenOf = (mappings: ReadonlyArray<ListedMapping>, missing: ReadonlyArray
 
 const matches = (named: Unpublish, mapping: ListedMapping): boolean =>
   hasPort(named, mapping) &&
-  (named.interfaceName === undefined
-    ? hostsOf(named.host).some(({ key }) => key === addressOf(mapping.frontendIp)?.key)
-    : named.interfaceName === followedInterface(mapping.labels))
+  namesHost(named, addressOf(mapping.frontendIp), followedInterface(mapping.labels))
 
 const hasPort = (named: Unpublish, { protocol, frontendPort, backendPort }: ListedMapping): boolean =>
   protocol === protocolNumber[named.protocol] && namesPorts(named, frontendPort, backendPort)

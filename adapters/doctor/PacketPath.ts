@@ -1,3 +1,10 @@
+/**
+ * The packets of a published port, hook by hook: those of a client's new connection, and of the replies to it.
+ * Pure.
+ *
+ * A redirected packet is addressed to the host until it is translated, and from then on forwarded to the backend. A
+ * relayed one is addressed to the host throughout, and the relay's connection to the backend starts at the host.
+ */
 import type { Endpoint, PublishedPort } from "../../src/protocol/PortBinding.ts"
 import type { Hook, Packet, Place } from "./Packet.ts"
 

@@ -5,6 +5,7 @@
  */
 import { Effect, Result } from "effect"
 import { isOwnLabel, labelNames, setForFollowed } from "../../src/mapper/model/Labels.ts"
+import { publishLabel } from "../../src/protocol/FollowLabels.ts"
 import type { Labels } from "../../src/protocol/PortBinding.ts"
 import type { Container, Engine, EngineError } from "./Engine.ts"
 
@@ -64,7 +65,7 @@ export const labelEffect = (name: string, value: string): LabelEffect => {
 export const countedLabels = (labels: Labels, ofImage: Labels): Result.Result<Labels, string> => {
   const counted = new Map<string, string>()
   let undecided: string | undefined
-  const asks = labels.has("portmapper.publish")
+  const asks = labels.has(publishLabel)
   for (const [name, value] of labels) {
     if (!isOwnLabel(name)) continue
     const isImages = ofImage.get(name) === value
@@ -75,7 +76,7 @@ export const countedLabels = (labels: Labels, ofImage: Labels): Result.Result<La
   }
   const project = labels.get(projectLabel)
   if (project !== undefined && ofImage.get(projectLabel) !== project) counted.set(projectLabel, project)
-  if (asks && !counted.has("portmapper.publish")) return Result.fail("the label is its image's")
+  if (asks && !counted.has(publishLabel)) return Result.fail("the label is its image's")
   return undecided === undefined
     ? Result.succeed(counted)
     : Result.fail(`${undecided} is its image's too: give the container another value`)
@@ -119,7 +120,7 @@ export const makeImageLabels = (engine: Engine["Service"]): ImageLabels => {
         ? Result.fail("the Engine does not know its image, so its labels may be the image's")
         : countedLabels(labels, ofImage)
     if (Result.isSuccess(counted)) return counted.success
-    const asked = labels.get("portmapper.publish")
+    const asked = labels.get(publishLabel)
     if (asked !== undefined && !unnoticed.has(id)) {
       unnoticed.add(id)
       yield* Effect.logWarning(

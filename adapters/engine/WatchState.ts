@@ -8,7 +8,6 @@ import {
   frontendText,
   meansBackend,
   type PortBinding,
-  type PublishedPort,
   type Release,
   type ReleasedBinding
 } from "../../src/protocol/PortBinding.ts"
@@ -135,7 +134,7 @@ export class WatchState {
         this.reconnected()
         break
       case "Waits":
-        this.#waited.set(frontendOf(event.frontend), nowMillis)
+        this.#waited.set(frontendText(event.frontend), nowMillis)
         break
       case "Started":
         sleepers.started(event.id, event.why, nowMillis)
@@ -361,7 +360,7 @@ export class WatchState {
     const bindings = [...ports.keys()].flatMap((key) =>
       (this.#observed.get(key)?.bindings ?? []).filter((each) => !this.#drained.has(drainedKey(key, each)))
     )
-    return new Set(bindings.map(frontendOf))
+    return new Set(bindings.map(frontendText))
   }
 
   /** What was taken last could not be saved. */
@@ -390,9 +389,6 @@ export interface ReportedProblem {
 
 /** The owner of requests made on the command line. */
 export const personsOwner = "cli"
-
-/** Of a binding, or where a client waits. */
-const frontendOf = ({ protocol, host, port }: PublishedPort): string => frontendText({ protocol, host, port })
 
 /** As the driver understands it: without a host port a binding is named by its backend alone. */
 const isReleasedBy = (one: ReleasedBinding, by: ReleasedBinding): boolean =>

@@ -14,6 +14,7 @@ import type { Journal } from "../../src/page/Journal.ts"
 import { keyOf } from "../../src/page/PageRows.ts"
 import type { PageEvent } from "../../src/page/PageState.ts"
 import { CurrentOwner, type Driver, type DriverError, type GroupsError } from "../../src/protocol/Driver.ts"
+import { frontendText } from "../../src/protocol/PortBinding.ts"
 import { protocolNumber } from "../../src/protocol/Protocol.ts"
 
 export const recordMappings = (journal: Journal) => {
@@ -49,16 +50,14 @@ export const recordMappings = (journal: Journal) => {
       if (entries.length > 0 || kind === "tookOver")
         journal.note({ kind, text: `${how} ${entries.length} mappings${besides}`, key: null, owner: null })
       for (const entry of conflicted)
-        note("conflicted", entry, `${mappingText(entry.mapping)}: ${entry.reason ?? "it can't be served"}`)
+        note("conflicted", entry, `${frontendText(entry.mapping)}: ${entry.reason ?? "it can't be served"}`)
     }
   }
 }
 
 const textOf = ({ mapping }: MappingEntry): string => {
   const { mode, protocol } = mapping
-  return mode === "routed"
-    ? `${backendText(mapping)}/${protocol}, routed`
-    : `${mappingText(mapping)} to ${backendText(mapping)}`
+  return mode === "routed" ? `${backendText(mapping)}/${protocol}, routed` : mappingText(mapping)
 }
 
 const keyOfEntry = ({ mapping }: MappingEntry): string => {

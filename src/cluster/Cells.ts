@@ -8,6 +8,7 @@
 import { Result, Schema } from "effect"
 import type { Claimant } from "../ports/PortAllocator.ts"
 import type { Claimed, ClusterPort } from "../ports/PortClaims.ts"
+import { containerName } from "../protocol/ListedText.ts"
 import type { PortRange } from "../protocol/PortRange.ts"
 import { rangeText } from "../protocol/PortRange.ts"
 import { Protocol } from "../protocol/Protocol.ts"
@@ -172,6 +173,3 @@ export const holderText = (held: HeldClaim): string => {
     ? `${host} for ${item.backend}, owner ${item.owner}`
     : `${host}, container ${containerName(item.container)}`
 }
-
-/** Without the id behind it. */
-const containerName = (text: string): string => text.replace(/\/[0-9a-f]{12}$/, "")

@@ -39,13 +39,13 @@ export const clusterAllocator = (member: Member, host: Allocator): Allocator => 
   const covered = (
     holds: ReadonlyArray<Hold>,
     claimant: Claimant,
-    lost: ClusterUnavailable | undefined
+    lost: (() => ClusterUnavailable) | undefined
   ): Effect.Effect<ReadonlyArray<Hold>, ClusterUnavailable> => {
     const uncovered = holds.filter(
       ({ protocol, port, host: at }) => !isLoopback(at) && !ledger.covers({ protocol, port, claimant })
     )
     if (uncovered.length === 0) return Effect.succeed(holds)
-    if (lost !== undefined) return Effect.andThen(release(holds), Effect.fail(lost))
+    if (lost !== undefined) return Effect.andThen(release(holds), Effect.fail(lost()))
     for (const { protocol, port } of uncovered) ledger.add({ protocol, port, claimant }, undefined)
     return Effect.as(Queue.offer(member.doubt, undefined), holds)
   }
@@ -67,7 +67,11 @@ export const clusterAllocator = (member: Member, host: Allocator): Allocator => 
         return Effect.flatMap(
           noted(host.reserve(frontends, ports, beside, { except: [...except, ...outside] }), claimant),
           (holds) =>
-            covered(holds, claimant, isKept ? undefined : unavailable(outer[0], ports, leaseMayHaveEnded))
+            covered(
+              holds,
+              claimant,
+              isKept ? undefined : () => unavailable(outer[0], ports, leaseMayHaveEnded)
+            )
         )
       })
     },

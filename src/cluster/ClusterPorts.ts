@@ -14,7 +14,7 @@ import type { HeldClaim } from "./ClusterState.ts"
 import { ClusterStore } from "./ClusterStore.ts"
 import type { ClusterError, EtcdCounts, LeaseLost } from "./Etcd.ts"
 import { sureMillis } from "./LeaseSpan.ts"
-import { listed, tellingUses } from "./Listing.ts"
+import { listed, publishUses } from "./Listing.ts"
 import { giveBack, type Member, type MemberOptions, makeMember, mayGrant } from "./Member.ts"
 import { follow, keepMembership } from "./Membership.ts"
 import { claimDuring, reclaim } from "./PortClaiming.ts"
@@ -82,7 +82,7 @@ const portClaims = Effect.fnUntraced(function* (
   yield* Effect.forkScoped(Effect.andThen(begun.await, reported(keepMembership(member))))
   yield* Effect.forkScoped(reported(follow(member)))
   yield* Effect.forkScoped(reported(refilling(member, hunting, low)))
-  yield* Effect.forkScoped(reported(tellingUses(member)))
+  yield* Effect.forkScoped(reported(publishUses(member)))
   return {
     during: (wanted, attempt) => {
       if (wanted.length === 0) return attempt

@@ -315,6 +315,10 @@ export class Ledger {
 
 export const keyOf = ({ protocol, port }: ClusterPort): string => `${protocol} ${port}`
 
+/** A port may be claimed for one service, and be wanted for another. */
+export const serviceKeyOf = (port: ClusterPort, service: string | undefined): string =>
+  `${keyOf(port)} ${service ?? ""}`
+
 const epochText = ({ name, revision }: HeldName): string => `${revision} ${name}`
 
 const everyPort = (): PortSet => {

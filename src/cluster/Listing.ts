@@ -54,18 +54,18 @@ const rowOf = (
 }
 
 /** Ephemeral ports, and containers, are published some time after, so that giving out a port waits for no request. */
-const telling = "1 second"
+const publishAfter = "1 second"
 
 /** Never ends. */
-export const tellingUses = (member: Member): Effect.Effect<never> =>
+export const publishUses = (member: Member): Effect.Effect<never> =>
   Effect.forever(
     Effect.gen(function* () {
-      yield* Effect.sleep(telling)
+      yield* Effect.sleep(publishAfter)
       const { ledger } = member
-      const untold = [...ledger.ports(), ...ledger.blocks()].filter(({ isUnpublished }) => isUnpublished)
-      if (untold.length === 0 || !(yield* mayGrant(member))) return
+      const unpublished = [...ledger.ports(), ...ledger.blocks()].filter(({ isUnpublished }) => isUnpublished)
+      if (unpublished.length === 0 || !(yield* mayGrant(member))) return
       const nowMillis = yield* Clock.currentTimeMillis
-      for (const own of untold) {
+      for (const own of unpublished) {
         const { session, store } = member
         const { claim } = own
         if (session === undefined || claim === undefined) continue

@@ -3,11 +3,11 @@
  * has ended. What it serves goes on meanwhile, until it is known that another host has it.
  */
 import { Clock, Duration, Effect, Queue, Random, Result, Stream } from "effect"
-import type { Claimed, ClusterPort } from "../ports/PortClaims.ts"
+import type { Claimed } from "../ports/PortClaims.ts"
 import { cellOf, claimOf, excluderOf, itemOf, portClaim } from "./Cells.ts"
 import type { CellState, ClusterEvent, HeldClaim, Session, Snapshot } from "./ClusterState.ts"
 import type { ClusterError, LeaseLost } from "./Etcd.ts"
-import { keyOf, type OwnPort } from "./Ledger.ts"
+import { keyOf, type OwnPort, serviceKeyOf } from "./Ledger.ts"
 import { betweenClaims, claimIn, giveBack, type Member, mayGrant, noting } from "./Member.ts"
 
 /** Never ends. */
@@ -181,9 +181,9 @@ const compare = (
   const ports = new Map<string, HeldClaim>()
   for (const held of own) {
     const item = itemOf(held)
-    if (item._tag === "Port") ports.set(itemKey(item, item.service), held)
+    if (item._tag === "Port") ports.set(serviceKeyOf(item, item.service), held)
   }
-  const claimOn = (port: OwnPort) => ports.get(itemKey(port, port.claimant.service))
+  const claimOn = (port: OwnPort) => ports.get(serviceKeyOf(port, port.claimant.service))
   for (const block of ledger.blocks()) {
     if (own.some(({ name, revision }) => name === block.claim.name && revision === block.claim.revision))
       continue
@@ -216,8 +216,6 @@ const compare = (
   ledger.owe(unknownOf(member, there))
   return missing
 }
-
-const itemKey = (port: ClusterPort, service: string | undefined): string => `${keyOf(port)} ${service ?? ""}`
 
 /** In the order of the cells; at most 64 ports each, since a transaction has a limit. */
 export const byCell = <P extends Claimed>(ports: ReadonlyArray<P>): ReadonlyArray<ReadonlyArray<P>> =>

@@ -12,7 +12,7 @@ import { type Hunting, takeBlocks } from "./Blocks.ts"
 import { cellOf, claimOf, excluderOf, holderText, itemOf, portClaim } from "./Cells.ts"
 import type { CellState, HeldClaim, Session } from "./ClusterState.ts"
 import type { ClusterError, LeaseLost } from "./Etcd.ts"
-import { keyOf, type OwnPort } from "./Ledger.ts"
+import { keyOf, type OwnPort, serviceKeyOf } from "./Ledger.ts"
 import {
   claimIn,
   excluderHere,
@@ -104,7 +104,7 @@ const exactOf = (wanted: ReadonlyArray<Wanted>): ReadonlyArray<Exact> => {
     for (const { protocol, host } of ports._tag === "Exact" ? frontends : []) {
       const { port } = ports as Extract<PortRequest, { readonly _tag: "Exact" }>
       const exact = { protocol, port, claimant, group, frontend: frontendText({ protocol, host, port }) }
-      const key = `${keyOf(exact)} ${claimant.service ?? ""}`
+      const key = serviceKeyOf(exact, claimant.service)
       if (!found.has(key)) found.set(key, exact)
     }
   return [...found.values()]

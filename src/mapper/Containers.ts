@@ -14,7 +14,7 @@ import {
   type MapperContext
 } from "./MapperContext.ts"
 import { recordEntries } from "./MappingStore.ts"
-import { backendText, isPending, type MappingEntry, mappingKey, mappingText } from "./model/Mapping.ts"
+import { isPending, type MappingEntry, mappingKey, mappingText } from "./model/Mapping.ts"
 import { changing, portsInCluster } from "./steps/PortScope.ts"
 
 /** A container that starts, and a call for each of its ports, are one look at the containers. */
@@ -108,9 +108,7 @@ interface Gone {
 const mostNamed = 8
 
 const logWithdrawn = (why: string, withdrawn: ReadonlyArray<Gone>) => {
-  const named = withdrawn
-    .slice(0, mostNamed)
-    .map(({ entry: { mapping } }) => `${mappingText(mapping)} to ${backendText(mapping)}`)
+  const named = withdrawn.slice(0, mostNamed).map(({ entry: { mapping } }) => mappingText(mapping))
   const rest = withdrawn.length - named.length
   const text = `withdrew ${named.join(", ")}${rest > 0 ? ` and ${rest} more` : ""}: ${why}`
   return Effect.annotateLogs(Effect.logInfo(text), { event: "withdrawn", container: withdrawn[0]?.id })

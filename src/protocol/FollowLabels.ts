@@ -15,7 +15,7 @@ export const errorLabel = "portmapper.error"
 export const followedContainer = (
   labels: Labels
 ): { readonly name: string; readonly id: string } | undefined => {
-  const [, name, id] = /^(.+)\/([0-9a-f]+)$/.exec(labels.get(containerLabel) ?? "") ?? []
+  const [, name, id] = /^(.+)\/([0-9a-f]{12})$/.exec(labels.get(containerLabel) ?? "") ?? []
   return name === undefined || id === undefined ? undefined : { name, id }
 }
 

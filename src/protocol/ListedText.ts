@@ -33,7 +33,7 @@ const isRestingText = (text: string): boolean =>
 export const isResting = (state: ListedMapping["state"]): boolean => state === "asleep" || state === "waking"
 
 /** Its name, or else its id. */
-export const containerName = (container: string): string => container.replace(/\/.*/, "")
+export const containerName = (container: string): string => container.replace(/\/[0-9a-f]{12}$/, "")
 
 const hostOf = (text: string): string =>
   Result.match(parseAddress(text), { onSuccess: hostText, onFailure: () => text })

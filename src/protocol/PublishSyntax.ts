@@ -91,17 +91,16 @@ export const atInterface = (publish: Publish, name: string): Result.Result<Publi
 }
 
 /** The host side alone, or the whole of a `-p`, as it was asked for. */
-export const parseUnpublish = (text: string): Result.Result<Unpublish, string> => {
+export const parseUnpublish = (text: string): Result.Result<Unpublish, string> =>
   // A port in place of the address: the text is the whole.
-  const isWhole = /^[\d-]*:[\d-]*(\/|$)/.test(text)
-  const side = isWhole ? Result.fail("") : hostSideOf(text)
-  if (Result.isSuccess(side)) return side
-  return Result.flatMap(
-    Result.mapError(parsePublish(text), (why) => (isWhole ? why : side.failure)),
-    ({ hostPorts: ports, ...publish }) =>
-      ports === undefined ? Result.fail(hostPortMissing) : Result.succeed({ ...publish, ports })
+  /^[\d-]*:[\d-]*(\/|$)/.test(text)
+    ? wholeOf(parsePublish(text))
+    : Result.orElse(hostSideOf(text), (why) => wholeOf(Result.mapError(parsePublish(text), () => why)))
+
+const wholeOf = (publish: Result.Result<Publish, string>): Result.Result<Unpublish, string> =>
+  Result.flatMap(publish, ({ hostPorts: ports, ...others }) =>
+    ports === undefined ? Result.fail(hostPortMissing) : Result.succeed({ ...others, ports })
   )
-}
 
 const hostPortMissing = `the host port is missing; expected ${unpublishForm}`
 
@@ -126,6 +125,16 @@ export const namesPorts = (named: Unpublish, hostPort: number, containerPort: nu
   hostPort >= named.ports.first &&
   hostPort <= named.ports.last &&
   (containerPortOf(named, hostPort) ?? containerPort) === containerPort
+
+/** Whether it names this address, or the interface whose addresses are followed. */
+export const namesHost = (
+  named: Unpublish,
+  host: Address | undefined,
+  followed: string | undefined
+): boolean =>
+  named.interfaceName === undefined
+    ? hostsOf(named.host).some(({ key }) => key === host?.key)
+    : named.interfaceName === followed
 
 /** The container port that is named with this host port. */
 export const containerPortOf = ({ ports, containerPorts }: Unpublish, hostPort: number): number | undefined =>

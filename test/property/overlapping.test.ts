@@ -14,7 +14,6 @@ import {
   type MappingEntry,
   Mappings,
   mappingKey,
-  mappingText,
   noResources
 } from "../../src/mapper/model/Mapping.ts"
 import { PortMapper } from "../../src/mapper/PortMapper.ts"
@@ -168,7 +167,7 @@ class Answered {
     const serving = new Map(
       entries
         .filter(({ mapping, status }) => mapping.mode !== "routed" && status._tag === "Answered")
-        .map(({ mapping }) => [mappingText(mapping), mapping])
+        .map(({ mapping }) => [frontendText(mapping), mapping])
     )
     const text = (backend: string, labels: Iterable<readonly [string, string]>) =>
       `${backend} ${JSON.stringify([...labels])}`
@@ -316,7 +315,7 @@ const misheld = Effect.fnUntraced(function* (lives: ReadonlyArray<MappingEntry>,
   const held = yield* HostSockets.use((sockets) => sockets.held)
   for (const entry of lives) {
     const { mapping, status, resources } = entry
-    const text = `${mappingText(mapping)} ${when}`
+    const text = `${frontendText(mapping)} ${when}`
     assert.notStrictEqual(status._tag, "Gone", text)
     if (status._tag === "Provisional")
       assert.isTrue(isPending(entry), `${text}: provisional without a pending call`)

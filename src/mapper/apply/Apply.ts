@@ -7,17 +7,11 @@ import { type ConntrackError, flowsOfAdded, flowsOfRemoved, forgetFlows } from "
 import { type FirewallError, withoutRules } from "../../firewall/Firewall.ts"
 import type { Hold, PortError } from "../../ports/PortAllocator.ts"
 import type { GroupsError } from "../../protocol/Driver.ts"
+import { frontendText } from "../../protocol/PortBinding.ts"
 import { type RelayError, type Route, reroute } from "../../relay/Relay.ts"
 import { eachRoute, logFailure, type MapperContext, recordAgain } from "../MapperContext.ts"
 import { recordEntries, type StoreError } from "../MappingStore.ts"
-import {
-  type MappingEntry,
-  mappingText,
-  nextStatus,
-  noResources,
-  type Status,
-  takeOver
-} from "../model/Mapping.ts"
+import { type MappingEntry, nextStatus, noResources, type Status, takeOver } from "../model/Mapping.ts"
 import {
   type Change,
   type Creation,
@@ -263,7 +257,7 @@ const relayAsBefore = (
 ): Effect.Effect<void> =>
   Effect.catch(reroute(relay, now, before), (error) => {
     entry.resources = { ...entry.resources, route: now, relayPending: true }
-    return Effect.logError(`${mappingText(entry.mapping)} can't be relayed as before: ${error.message}`)
+    return Effect.logError(`${frontendText(entry.mapping)} can't be relayed as before: ${error.message}`)
   })
 
 /** Releases entries that are in the way, with their standbys. Undoing the change puts them back. */
@@ -306,7 +300,7 @@ const putBack = Effect.fnUntraced(function* (
     if (why === undefined) entry.status = status
     else
       yield* Effect.logWarning(
-        `${mappingText(entry.mapping)} can't be served again yet, and is kept as conflicted: ${why}`
+        `${frontendText(entry.mapping)} can't be served again yet, and is kept as conflicted: ${why}`
       )
   }
 })

@@ -5,11 +5,11 @@
 import { Effect, Result, Schema } from "effect"
 import type { DrainRequest } from "../../protocol/Driver.ts"
 import { followedContainer, followedInterface } from "../../protocol/FollowLabels.ts"
-import type { PortBinding } from "../../protocol/PortBinding.ts"
-import { hostsOf, namesPorts, type Unpublish, unpublishText } from "../../protocol/PublishSyntax.ts"
+import { frontendText, type PortBinding } from "../../protocol/PortBinding.ts"
+import { namesHost, namesPorts, type Unpublish, unpublishText } from "../../protocol/PublishSyntax.ts"
 import { asleepText, isRestingPlace } from "../../protocol/RestingPlace.ts"
 import type { MapperContext } from "../MapperContext.ts"
-import { isConflicted, type Mapping, type MappingEntry, mappingText } from "../model/Mapping.ts"
+import { isConflicted, type Mapping, type MappingEntry } from "../model/Mapping.ts"
 import type { Update } from "../plan/Change.ts"
 import { planAgain, resourcesOf } from "../plan/Plan.ts"
 import { resourcesWith, sharesAfter } from "../plan/Services.ts"
@@ -63,7 +63,7 @@ const named = (
   const missing = ports.find((port) => !leading.some(({ mapping }) => isAt(mapping, port)))
   if (missing !== undefined)
     return refused(
-      `${unpublishText(missing)} does not lead to ${backend}, which has ${listText(leading.map(({ mapping }) => mappingText(mapping)))}`
+      `${unpublishText(missing)} does not lead to ${backend}, which has ${listText(leading.map(({ mapping }) => frontendText(mapping)))}`
     )
   return Result.succeed(
     ports.length === 0 ? leading : leading.filter(({ mapping }) => ports.some((port) => isAt(mapping, port)))
@@ -92,9 +92,7 @@ const isOfContainer = (mapping: Mapping, text: string): boolean => {
 const isAt = ({ protocol, host, port, backend, labels }: Mapping, asked: Unpublish): boolean =>
   protocol === asked.protocol &&
   namesPorts(asked, port, backend.port) &&
-  (asked.interfaceName === undefined
-    ? hostsOf(asked.host).some(({ key }) => key === host.key)
-    : asked.interfaceName === followedInterface(labels))
+  namesHost(asked, host, followedInterface(labels))
 
 const backendsText = (all: ReadonlyArray<MappingEntry>): string => {
   const texts = all.map(({ mapping }) => {
@@ -127,7 +125,7 @@ const updatesOf = (
     const share = shares.get(entry)
     const mapping = { ...(next.get(entry) ?? entry.mapping), ...(share === undefined ? {} : { share }) }
     const resources = resourcesAfter(context, entry, mapping)
-    if (Result.isFailure(resources)) return refused(`${mappingText(mapping)}: ${resources.failure}`)
+    if (Result.isFailure(resources)) return refused(`${frontendText(mapping)}: ${resources.failure}`)
     updates.push({
       ...{ entry, mapping, status: entry.status, replaces: [] },
       ...{ resources: resources.success, record: true }

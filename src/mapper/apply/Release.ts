@@ -6,9 +6,10 @@ import { Effect, Result, Schema } from "effect"
 import { flowsOfAdded, flowsOfRemoved, forgetFlows } from "../../firewall/Conntrack.ts"
 import { type Change, type FirewallError, withoutRules } from "../../firewall/Firewall.ts"
 import type { Hold } from "../../ports/PortAllocator.ts"
+import { frontendText } from "../../protocol/PortBinding.ts"
 import { eachRoute, type MapperContext, recordAgain } from "../MapperContext.ts"
 import { recordedState, type StoreError } from "../MappingStore.ts"
-import { type MappingEntry, mappingText, nextStatus, noResources } from "../model/Mapping.ts"
+import { type MappingEntry, nextStatus, noResources } from "../model/Mapping.ts"
 import { memberText, respread, servicesOf, without } from "../plan/Services.ts"
 import { type Succession, successionsOf, takeFrontend } from "../plan/Standby.ts"
 import { relayAgain, replaceTable } from "../restore/Restore.ts"
@@ -119,7 +120,7 @@ const releaseTogether = Effect.fnUntraced(function* (
     else
       for (const [, why] of yield* relayAgain(context, { entry, planned }))
         yield* Effect.logWarning(
-          `${mappingText(mapping)} can't be taken over yet, and is kept as conflicted: ${why}`
+          `${frontendText(mapping)} can't be taken over yet, and is kept as conflicted: ${why}`
         )
   }
   yield* allocator.release([...holds])

@@ -197,12 +197,12 @@ export const routedKey = (protocol: Protocol, backend: Endpoint): string =>
 export const frontendKey = (protocol: Protocol, host: Address, port: number): string =>
   `${protocolNumber[protocol]} ${host.key} ${port}`
 
-export const mappingText = ({ protocol, host, port }: Mapping): string =>
-  frontendText({ protocol, host, port })
-
 /** `172.17.0.2:80`; `web (asleep)` where the container does not run, and so has no address. */
 export const backendText = ({ backend, labels }: Pick<Mapping, "backend" | "labels">): string =>
   isRestingPlace(backend.address) ? asleepText(followedContainer(labels)?.name) : endpointText(backend)
+
+/** `0.0.0.0:8080/tcp to 172.17.0.2:80`. */
+export const mappingText = (mapping: Mapping): string => `${frontendText(mapping)} to ${backendText(mapping)}`
 
 /** Whether the table or the record may differ from the entries because a change of it failed; see `Reconcile`. */
 export interface DirtyFlags {

@@ -9,7 +9,6 @@ import { serviceName } from "../../protocol/ServiceName.ts"
 import { maxMembers, type Size, sizeFor, slotsText, spread, widened } from "../../protocol/Slots.ts"
 import { type Mode, type Policy, sharedPolicy } from "../model/Labels.ts"
 import {
-  backendText,
   frontendKey,
   isConflicted,
   type Mapping,
@@ -47,7 +46,7 @@ export const serviceOf = ({ share }: Policy, owner: string): string | undefined 
 
 /** The frontend, and on a shared port the backend. */
 export const memberText = (mapping: Mapping): string =>
-  mapping.share === undefined ? mappingText(mapping) : `${mappingText(mapping)} to ${backendText(mapping)}`
+  mapping.share === undefined ? frontendText(mapping) : mappingText(mapping)
 
 /** The backends of the frontend's service that are served, in the order in which they joined. */
 const membersOf = (

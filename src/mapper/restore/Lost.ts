@@ -5,8 +5,9 @@
 import { Effect } from "effect"
 import { flowsOfRemoved, forgetFlows } from "../../firewall/Conntrack.ts"
 import { PortAllocated } from "../../ports/PortAllocator.ts"
+import { frontendText } from "../../protocol/PortBinding.ts"
 import { eachRoute, logFailure, type MapperContext } from "../MapperContext.ts"
-import { backendText, isConflicted, type MappingEntry, mappingText } from "../model/Mapping.ts"
+import { isConflicted, type MappingEntry, mappingText } from "../model/Mapping.ts"
 import { changing, entriesAt } from "../steps/PortScope.ts"
 import { setAside } from "./Restore.ts"
 
@@ -43,11 +44,9 @@ const withdrawAll = Effect.fnUntraced(function* (
   for (const entry of entries) {
     const { mapping } = entry
     const holder = claims.holderOf(mapping) ?? "held by another host of the cluster"
-    entry.reason = new PortAllocated({ frontend: mappingText(mapping), hint: ` (${holder})` }).message
+    entry.reason = new PortAllocated({ frontend: frontendText(mapping), hint: ` (${holder})` }).message
     yield* Effect.annotateLogs(
-      Effect.logWarning(
-        `withdrew ${mappingText(mapping)} to ${backendText(mapping)}, and keeps it as conflicted: ${holder}`
-      ),
+      Effect.logWarning(`withdrew ${mappingText(mapping)}, and keeps it as conflicted: ${holder}`),
       { event: "conflicted" }
     )
   }

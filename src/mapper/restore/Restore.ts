@@ -27,7 +27,6 @@ import {
   type Mapping,
   type MappingEntry,
   mappingKey,
-  mappingText,
   memberKey,
   nextStatus,
   noResources
@@ -90,7 +89,7 @@ export const restore: Effect.Effect<Restored, StoreError | FirewallError, Mapper
       first.map(([entry]) => entry)
     )
     yield* letGoOfTheRest(context)
-    const conflicted = refused.map(([{ mapping }, why]) => `${mappingText(mapping)}: ${why}`)
+    const conflicted = refused.map(([{ mapping }, why]) => `${frontendText(mapping)}: ${why}`)
     for (const text of conflicted)
       yield* Effect.logWarning(`could not be restored, and is kept as conflicted: ${text}`)
     return {
@@ -209,7 +208,7 @@ export const retryEntries = Effect.fnUntraced(function* (
     const again = isConflicted(entry)
       ? Effect.map(reactivate(context, [entry]), (refused) => refused.length === 0)
       : Effect.uninterruptible(relayAsPlanned(context, entry))
-    if (yield* again) served.push(mappingText(entry.mapping))
+    if (yield* again) served.push(frontendText(entry.mapping))
   }
   return served
 })
@@ -315,7 +314,7 @@ export const relayAgain = Effect.fnUntraced(function* (context: MapperContext, {
   entry.reason = why
   if (planned.redirects || planned.nat) {
     entry.resources = { ...entry.resources, route: undefined, relayPending: true }
-    yield* Effect.logWarning(`${mappingText(entry.mapping)} is redirected, but not relayed: ${why}`)
+    yield* Effect.logWarning(`${frontendText(entry.mapping)} is redirected, but not relayed: ${why}`)
     return []
   }
   const { rules } = entry.resources
@@ -370,8 +369,6 @@ const letGoOfTheRest = Effect.fnUntraced(function* ({ mappings, relay }: MapperC
   for (const { resources } of mappings.all())
     if (resources.hold !== undefined && !relayed.has(resources.hold.socket))
       yield* logFailure("shutting an adopted socket", sockets.admit(resources.hold.socket, "nothing"))
-  for (const { protocol, host, port } of yield* sockets.closeUnopened)
-    yield* Effect.logInfo(
-      `closed the socket of ${frontendText({ protocol, host, port })}: nothing is mapped there`
-    )
+  for (const socket of yield* sockets.closeUnopened)
+    yield* Effect.logInfo(`closed the socket of ${frontendText(socket)}: nothing is mapped there`)
 })
