@@ -1,3 +1,4 @@
+/** What a connection says where it gets no answer, and what it counts. */
 import { createServer as createHttpServer } from "node:http"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
